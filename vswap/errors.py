@@ -16,6 +16,7 @@ import errno
 __all__ = [
     "CorruptError",
     "FullError",
+    "NoDataError",
     "ProtocolError",
     "RangeError",
     "RequestError",
@@ -35,7 +36,16 @@ class UserError(VswapError):
 
 
 class ProtocolError(VswapError):
-    """Bytes from the channel that do not form a request."""
+    """Bytes from the channel that do not form a request.
+
+    `unique` names the message where that much of it could be read, so that a request can
+    be answered instead of left hanging. It is 0, which no request has, where it could not.
+    """
+
+    def __init__(self, message: str, *, unique: int = 0) -> None:
+        """Say in one sentence what is wrong with the message called `unique`."""
+        super().__init__(message)
+        self.unique = unique
 
 
 class StateError(VswapError):
@@ -70,3 +80,9 @@ class CorruptError(RequestError):
     """A page that cannot be read back exactly. Never answered with other data."""
 
     errno = errno.EIO
+
+
+class NoDataError(RequestError):
+    """A seek for data or a hole from where there is none."""
+
+    errno = errno.ENXIO

@@ -1,0 +1,196 @@
+"""The C calls that Python has no name for, typed.
+
+Called through ctypes, which gives up the GIL for the time of the call. `mmap.madvise` and
+`mmap.flush` keep it: populating a segment that way would stop every data thread for as long
+as the kernel takes to zero a megabyte. So even calls Python does have are made from here
+when they can take long.
+
+Each function raises `OSError` with the call's errno. The layouts are those of 64-bit Linux
+(off_t and long are 64 bits).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import mmap
+
+__all__ = [
+    "MADV_DONTDUMP",
+    "MADV_DONTFORK",
+    "MADV_POPULATE_READ",
+    "MADV_POPULATE_WRITE",
+    "MCL_CURRENT",
+    "MCL_FUTURE",
+    "MCL_ONFAULT",
+    "MNT_DETACH",
+    "MS_NODEV",
+    "MS_NOEXEC",
+    "MS_NOSUID",
+    "M_ARENA_MAX",
+    "M_MMAP_MAX",
+    "M_MMAP_THRESHOLD",
+    "M_TRIM_THRESHOLD",
+    "PR_GET_DUMPABLE",
+    "PR_SET_DUMPABLE",
+    "PR_SET_IO_FLUSHER",
+    "PR_SET_NAME",
+    "UMOUNT_NOFOLLOW",
+    "address_of",
+    "madvise",
+    "mallopt",
+    "mlockall",
+    "mount",
+    "munlockall",
+    "prctl",
+    "punch_hole",
+    "umount2",
+]
+
+# sys/mount.h
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+# linux/falloc.h
+_FALLOC_KEEP_SIZE = 1
+_FALLOC_PUNCH_HOLE = 2
+
+# asm-generic/mman-common.h; the populating pair is of kernel 5.14
+MADV_DONTFORK = 10
+MADV_DONTDUMP = 16
+MADV_POPULATE_READ = 22
+MADV_POPULATE_WRITE = 23
+
+# sys/mman.h
+MCL_CURRENT = 1
+MCL_FUTURE = 2
+MCL_ONFAULT = 4
+
+# linux/prctl.h
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_IO_FLUSHER = 57
+
+# malloc.h (glibc)
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
+M_ARENA_MAX = -8
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+_Function = Any  # ctypes gives its function pointers no public type
+
+
+def _function(name: str, *argtypes: Any) -> _Function:  # noqa: ANN401
+    """The int function `name` of the C library, or one that fails with ENOSYS."""
+    function = getattr(_LIBC, name, None)
+    if function is None:  # mallopt on a C library other than glibc
+        return lambda *_args: _missing()
+    function.argtypes = argtypes
+    function.restype = ctypes.c_int
+    return function
+
+
+def _missing() -> int:
+    ctypes.set_errno(errno.ENOSYS)
+    return -1
+
+
+_mount = _function(
+    "mount",
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_umount2 = _function("umount2", ctypes.c_char_p, ctypes.c_int)
+_fallocate = _function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_madvise = _function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_mlockall = _function("mlockall", ctypes.c_int)
+_munlockall = _function("munlockall")
+_mallopt = _function("mallopt", ctypes.c_int, ctypes.c_int)
+_prctl = _function(
+    "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
+)
+
+
+def _check(result: int, *about: str) -> int:
+    """Return `result`, or raise what errno says when it is negative."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), *about)
+    return result
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
+    """mount(2). `flags` is made of MS_*; `data` holds the file system's own options."""
+    encode = os.fsencode
+    _check(_mount(encode(source), encode(target), encode(fstype), flags, encode(data)), target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """umount2(2). EBUSY while something has a file of the mount open."""
+    _check(_umount2(os.fsencode(target), flags), target)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give back the memory or disk behind `length` bytes at `offset`; the size stays.
+
+    Pages that lie wholly in the range are freed, the rest of it is zeroed.
+    """
+    _check(_fallocate(fd, _FALLOC_PUNCH_HOLE | _FALLOC_KEEP_SIZE, offset, length))
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """madvise(2) on `length` bytes at `address`, a multiple of the page size."""
+    _check(_madvise(address, length, advice))
+
+
+def address_of(buffer: mmap.mmap | bytearray | memoryview) -> int:
+    """Where a writable buffer lies in memory. Valid for as long as the buffer is open.
+
+    Raises `TypeError` for a buffer that is read-only.
+    """
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def mlockall(flags: int) -> None:
+    """mlockall(2), `flags` of MCL_*.
+
+    EPERM without CAP_IPC_LOCK when RLIMIT_MEMLOCK is zero, ENOMEM when it is too small.
+    """
+    _check(_mlockall(flags))
+
+
+def munlockall() -> None:
+    """munlockall(2): undo `mlockall`, for what is mapped and for what will be."""
+    _check(_munlockall())
+
+
+def prctl(option: int, arg: int | bytes) -> int:
+    """prctl(2) with one argument, a number or (PR_SET_NAME) a string. Returns its result."""
+    if isinstance(arg, bytes):
+        text = ctypes.create_string_buffer(arg)  # must outlive the call
+        return _check(_prctl(option, ctypes.addressof(text), 0, 0, 0))
+    return _check(_prctl(option, arg, 0, 0, 0))
+
+
+def mallopt(param: int, value: int) -> None:
+    """Tune glibc's allocator. EINVAL for what it refuses, ENOSYS where there is no glibc.
+
+    Unlike the rest of the C library, mallopt(3) returns 1 for success and sets no errno.
+    """
+    result = _mallopt(param, value)
+    if result == 0:
+        raise OSError(errno.EINVAL, f"mallopt({param}, {value}) was refused")
+    _check(result)

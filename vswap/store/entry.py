@@ -1,0 +1,95 @@
+"""The swap table's entry: one 64-bit word that says where a page is.
+
+::
+
+     63 62 61        38 37       20 19   16 15      5 4     0
+    +-----+------------+-----------+-------+---------+-------+
+    |kind |  segment   | offset/4  | index | share/4 | flags |
+    +-----+------------+-----------+-------+---------+-------+
+       2       24           18         4       11        5
+
+kind     0 empty (the whole word is 0), 1 in the front cache, 2 in the backing
+segment  which 1 MiB piece of the log holds the page's unit
+offset   where in the segment the unit's header starts, in bytes
+index    the page's place in its unit, 0 to 15
+share    the unit's bytes, header and padding included, divided by its page count
+flags    bit 0: `HUGE`, the unit did not compress and is stored as it is
+
+The share makes an entry tell what its page costs: the bytes that live in a segment are the
+sum of its live entries' shares, with no look at the segment itself. Units are padded so that
+the division leaves nothing over.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from vswap.geometry import SEGMENT_SHIFT
+
+__all__ = [
+    "ALIGNMENT",
+    "EMPTY",
+    "HUGE",
+    "INDEX_SHIFT",
+    "KIND_CACHE",
+    "SEGMENT_MASK",
+    "SEGMENT_OFFSET_SHIFT",
+    "SHARE_MASK",
+    "SHARE_SHIFT",
+    "UNIT_SHIFT",
+    "Entries",
+    "index_of",
+    "pack",
+    "position_of",
+    "segment_of",
+    "share_of",
+]
+
+Entries = list[int] | npt.NDArray[np.uint64]
+"""Some entries: a list where they are few, an array where they are many."""
+
+EMPTY = 0
+KIND_CACHE = 1
+HUGE = 1
+
+ALIGNMENT = 4
+SHARE_SHIFT = 5
+SHARE_MASK = (1 << 11) - 1
+INDEX_SHIFT = 16
+INDEX_MASK = (1 << 4) - 1
+UNIT_SHIFT = 20
+"""Two entries that are equal above this bit name pages of the same unit."""
+SEGMENT_OFFSET_SHIFT = UNIT_SHIFT + SEGMENT_SHIFT - 2
+SEGMENT_MASK = (1 << 24) - 1
+_POSITION_MASK = (1 << 42) - 1
+_KIND_SHIFT = 62
+
+
+def pack(position: int, share: int, flags: int) -> int:
+    """The entry of a front-cache unit's first page; add ``i << INDEX_SHIFT`` for page i.
+
+    `position` is the unit header's byte offset in the segments region; `share` is in bytes.
+    """
+    where = KIND_CACHE << _KIND_SHIFT | (position // ALIGNMENT) << UNIT_SHIFT
+    return where | (share // ALIGNMENT) << SHARE_SHIFT | flags
+
+
+def position_of(entry: int) -> int:
+    """Byte offset of the unit's header in the segments region."""
+    return (entry >> UNIT_SHIFT & _POSITION_MASK) * ALIGNMENT
+
+
+def segment_of(entry: int) -> int:
+    """Number of the segment that holds the unit."""
+    return entry >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK
+
+
+def index_of(entry: int) -> int:
+    """The page's place in its unit."""
+    return entry >> INDEX_SHIFT & INDEX_MASK
+
+
+def share_of(entry: int) -> int:
+    """Bytes of the unit that count as this page's."""
+    return (entry >> SHARE_SHIFT & SHARE_MASK) * ALIGNMENT

@@ -1,0 +1,229 @@
+"""The log: which segments exist, which are in use, and how much of each is alive.
+
+A segment's life::
+
+             take               seal                 last page dies
+    FREE ----------->  OPEN  ---------->  SEALED  -------------------> FREE
+                        ^ one appender writes to it
+
+Free segments are of two sorts: *ready* ones have memory behind them, faulted in, and the
+rest are holes. `maintain`, called from the background, keeps `reserve` segments ready: it
+populates what is missing and gives back what is too much. An appender that finds none ready
+takes a hole and pays for the page faults itself.
+
+Invariants (each named in the tests):
+
+LOG-LIVE    `pages[s]` is the number of live pages in segment s, plus those appended to it and
+            not yet published; `bytes[s]` is the sum of their shares.
+LOG-REUSE   a segment is freed only when it is sealed and LOG-LIVE's count is 0. A reader
+            holds the cluster lock of a page that lives in the segment, so that page cannot
+            die and the segment cannot be freed while it reads.
+LOG-PLACE   each segment is in exactly one place: open at one appender, sealed, ready, in
+            maintenance, or a hole. What is taken off a list is put to use or back.
+
+All methods do their own locking: one lock, innermost of all, held for a few operations on
+small arrays and never while memory is populated or punched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vswap.errors import FullError
+from vswap.geometry import SEGMENT_SHIFT, SEGMENT_SIZE
+from vswap.store.entry import (
+    ALIGNMENT,
+    HUGE,
+    SEGMENT_MASK,
+    SEGMENT_OFFSET_SHIFT,
+    SHARE_MASK,
+    SHARE_SHIFT,
+    Entries,
+    segment_of,
+    share_of,
+)
+from vswap.store.region import Region
+
+__all__ = ["Log", "LogStatistics"]
+
+_HOLE, _READY, _OPEN, _SEALED, _BUSY = range(5)
+
+
+@dataclass(frozen=True)
+class LogStatistics:
+    """Counts of live pages and of segments. `bytes_live` is the sum of live pages' shares."""
+
+    pages_live: int
+    bytes_live: int
+    huge_pages: int
+    segments_open: int
+    segments_sealed: int
+    segments_ready: int
+    segments_max: int
+
+
+class Log:
+    """The segments' states and live counts. Holds no data: that is the region's."""
+
+    def __init__(
+        self,
+        region: Region,
+        reserve: int,
+        limit: int | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`limit` bounds the segments with memory behind them; `wake` asks for `maintain`.
+
+        `wake` is called from any thread, often, and must not block.
+        """
+        self._region = region
+        count = region.size >> SEGMENT_SHIFT
+        self._limit = min(limit or count, count)
+        self._reserve = min(reserve, self._limit)
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._state = bytearray(count)
+        self.pages: npt.NDArray[np.int32] = np.zeros(count, np.int32)
+        self.bytes: npt.NDArray[np.int32] = np.zeros(count, np.int32)
+        self._pages = self.pages.data
+        self._bytes = self.bytes.data
+        self._ready: deque[int] = deque()
+        self._holes = deque(range(count))
+        self._in_use = 0  # segments with memory behind them: every state but _HOLE
+        self._in_use_max = 0
+        self._live_pages = 0
+        self._live_bytes = 0
+        self._live_huge = 0
+
+    def take(self) -> int:
+        """A segment for the caller to append to. Raises `FullError` if there is none."""
+        with self._lock:
+            segment = self._ready.pop() if self._ready else self._take_hole()
+            self._state[segment] = _OPEN
+            low = len(self._ready) < self._reserve
+        if low:
+            self._wake()
+        return segment
+
+    def _take_hole(self) -> int:
+        if self._in_use >= self._limit or not self._holes:
+            raise FullError("no segment is free")
+        self._in_use += 1
+        self._in_use_max = max(self._in_use_max, self._in_use)
+        return self._holes.popleft()
+
+    def seal(self, segment: int) -> None:
+        """Nothing more will be appended to this segment; it goes when its last page dies."""
+        with self._lock:
+            self._state[segment] = _SEALED
+            if not self._pages[segment]:
+                self._free(segment)
+
+    def add(self, segment: int, pages: int, entry: int) -> None:
+        """Count a unit of `pages` pages just appended, whose first page will have `entry`."""
+        size = share_of(entry) * pages
+        with self._lock:
+            self._pages[segment] += pages
+            self._bytes[segment] += size
+            self._live_pages += pages
+            self._live_bytes += size
+            if entry & HUGE:
+                self._live_huge += pages
+
+    def drop(self, entries: Entries) -> None:
+        """The pages that these entries named are dead."""
+        with self._lock:
+            if isinstance(entries, list):
+                self._drop_few(entries)
+            else:
+                self._drop_many(entries)
+            self._live_pages -= len(entries)
+
+    def _drop_few(self, entries: list[int]) -> None:
+        for entry in entries:
+            segment = segment_of(entry)
+            size = share_of(entry)
+            self._live_bytes -= size
+            self._live_huge -= entry & HUGE
+            self._bytes[segment] -= size
+            self._pages[segment] -= 1
+            if not self._pages[segment] and self._state[segment] == _SEALED:
+                self._free(segment)
+
+    def _drop_many(self, entries: npt.NDArray[np.uint64]) -> None:
+        shares = (entries >> SHARE_SHIFT & SHARE_MASK).astype(np.int64) * ALIGNMENT
+        in_segment = (entries >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK).astype(np.int64)
+        segments, which = np.unique(in_segment, return_inverse=True)
+        self._live_bytes -= int(shares.sum())
+        self._live_huge -= int((entries & HUGE).sum())
+        # bincount sums in doubles, which are exact far beyond a segment's size.
+        self.bytes[segments] -= np.bincount(which, shares).astype(np.int32)
+        self.pages[segments] -= np.bincount(which).astype(np.int32)
+        for segment in segments[self.pages[segments] == 0].tolist():
+            if self._state[segment] == _SEALED:
+                self._free(segment)
+
+    def _free(self, segment: int) -> None:
+        """Lock held."""
+        self._state[segment] = _READY
+        self._ready.append(segment)
+        if len(self._ready) > self._reserve:
+            self._wake()
+
+    def maintain(self) -> None:
+        """Bring the ready segments back to `reserve`. For the background; returns when done.
+
+        Raises `OSError` when the kernel has no memory to populate a segment with; the
+        segment is a hole again then, and the next call tries once more.
+        """
+        while (job := self._begin()) is not None:
+            segment, populate = job
+            done = False
+            try:
+                if populate:
+                    self._region.populate(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
+                    done = True
+                else:
+                    self._region.punch(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
+            finally:
+                self._settle(segment, _READY if done else _HOLE)
+
+    def _begin(self) -> tuple[int, bool] | None:
+        """Take a segment into maintenance; whether to populate or to punch it."""
+        with self._lock:
+            if len(self._ready) > self._reserve:
+                segment, populate = self._ready.popleft(), False
+            elif len(self._ready) < self._reserve and self._holes and self._in_use < self._limit:
+                segment, populate = self._take_hole(), True
+            else:
+                return None
+            self._state[segment] = _BUSY
+            return segment, populate
+
+    def _settle(self, segment: int, state: int) -> None:
+        with self._lock:
+            self._state[segment] = state
+            if state == _READY:
+                self._ready.append(segment)
+            else:
+                self._holes.appendleft(segment)
+                self._in_use -= 1
+
+    def statistics(self) -> LogStatistics:
+        """A consistent snapshot."""
+        with self._lock:
+            return LogStatistics(
+                pages_live=self._live_pages,
+                bytes_live=self._live_bytes,
+                huge_pages=self._live_huge,
+                segments_open=self._state.count(_OPEN),
+                segments_sealed=self._state.count(_SEALED),
+                segments_ready=len(self._ready),
+                segments_max=self._in_use_max,
+            )

@@ -1,0 +1,56 @@
+"""Shared memory that outlives the process using it: a sparse memfd, mapped whole.
+
+Only what is touched costs memory. *Reading* a hole through the mapping allocates its page
+just as writing does, so whoever keeps sparse data here must know without looking where
+nothing is (the counts of `SwapTable` and `Zeromap`).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from vswap import libc
+
+__all__ = ["Region"]
+
+
+class Region:
+    """One memfd of `size` bytes and its mapping.
+
+    `view` is the mapping as bytes. The descriptor may be handed to another process, which
+    maps the same memory with `Region(fd)`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Map all of `fd`, which from now on belongs to this region."""
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
+        self._map = mmap.mmap(fd, self.size)
+        self.view = memoryview(self._map)
+        self._address = libc.address_of(self._map)
+        # Pages of other people's processes: they must not be written out in a core dump.
+        libc.madvise(self._address, self.size, libc.MADV_DONTDUMP)
+
+    @classmethod
+    def create(cls, name: str, size: int) -> Region:
+        """A new region of zeros, rounded up to whole pages. `name` shows in /proc/PID/maps."""
+        fd = os.memfd_create(f"vswap-{name}")
+        os.ftruncate(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        return cls(fd)
+
+    def populate(self, offset: int, length: int) -> None:
+        """Allocate and map a range now, so that touching it later takes no page fault."""
+        libc.madvise(self._address + offset, length, libc.MADV_POPULATE_WRITE)
+
+    def punch(self, offset: int, length: int) -> None:
+        """Give a range's memory back to the kernel; it reads as zeros from then on."""
+        libc.punch_hole(self.fd, offset, length)
+
+    def allocated(self) -> int:
+        """Bytes of memory behind the region, by the kernel's own count."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def close(self) -> None:
+        """Close the descriptor. The mapping goes with the last view of it."""
+        os.close(self.fd)

@@ -1,0 +1,98 @@
+"""The write path: from the pages of one request to units, zeromap bits and entries.
+
+A write is made in two steps, and the order is what a crash is survived by: first all of its
+units are appended to the log (*staged*: in memory, but named by nothing), then, cluster by
+cluster, what the range held is freed and the new entries are published. A write that finds
+no room fails in the first step, and nothing that was stored has been touched.
+"""
+
+from __future__ import annotations
+
+from vswap.codec import Codec
+from vswap.errors import RequestError
+from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE
+from vswap.store.appender import Appender
+from vswap.store.cut import by_cluster, is_zero_page, runs
+from vswap.store.entry import EMPTY, INDEX_SHIFT
+from vswap.store.parts import Parts
+from vswap.store.reader import Reader
+from vswap.store.unit import pack_payload
+
+__all__ = ["Writer"]
+
+_Staged = tuple[int, int, int]
+"""First slot, page count, entry of the first page or EMPTY for zero pages."""
+
+
+class Writer:
+    """Writes for one thread."""
+
+    def __init__(
+        self, parts: Parts, reader: Reader, appender: Appender, codec: Codec, unit_pages: int
+    ) -> None:
+        """All but `parts` must be this thread's own."""
+        self._parts = parts
+        self._locks = parts.locks
+        self._reader = reader
+        self._appender = appender
+        self._codec = codec
+        self._unit_pages = unit_pages
+
+    def page(self, slot: int, data: memoryview) -> None:
+        """Write one page: the commonest write, so the shortest way."""
+        staged = (slot, 1, EMPTY if is_zero_page(data, 0) else self._append(slot, data))
+        with self._locks[slot >> CLUSTER_SHIFT]:
+            self._commit(slot, 1, [staged])
+
+    def pages(self, slot: int, data: memoryview) -> None:
+        """Write the whole pages of `data` to `slot` and on."""
+        staged = self._stage(slot, data)
+        done = 0
+        for first, count in by_cluster(slot, len(data) >> PAGE_SHIFT):
+            end = done
+            while end < len(staged) and staged[end][0] < first + count:
+                end += 1
+            with self._locks[first >> CLUSTER_SHIFT]:
+                self._commit(first, count, staged[done:end])
+            done = end
+
+    def part(self, slot: int, start: int, data: memoryview) -> None:
+        """Overwrite the bytes from `start` on of the page at `slot`, within that page."""
+        with self._locks[slot >> CLUSTER_SHIFT]:
+            page = bytearray(self._reader.page_locked(slot))
+            page[start : start + len(data)] = data
+            whole = memoryview(page)
+            staged = (slot, 1, EMPTY if is_zero_page(whole, 0) else self._append(slot, whole))
+            self._commit(slot, 1, [staged])
+
+    def _append(self, slot: int, data: memoryview) -> int:
+        codec, payload = pack_payload(self._codec, data)
+        return self._appender.append(slot, len(data) >> PAGE_SHIFT, codec, payload)
+
+    def _stage(self, slot: int, data: memoryview) -> list[_Staged]:
+        staged: list[_Staged] = []
+        try:
+            for first, count, zero in runs(slot, data, self._unit_pages):
+                at = first - slot << PAGE_SHIFT
+                view = data[at : at + count * PAGE_SIZE]
+                staged.append((first, count, EMPTY if zero else self._append(first, view)))
+        except RequestError:
+            self._unstage(staged)
+            raise
+        return staged
+
+    def _unstage(self, staged: list[_Staged]) -> None:
+        for _, count, entry in staged:
+            if entry:
+                self._parts.log.drop([entry + (i << INDEX_SHIFT) for i in range(count)])
+
+    def _commit(self, slot: int, count: int, staged: list[_Staged]) -> None:
+        """Put `staged` in the place of what the range holds; the cluster's lock is held."""
+        self._parts.free(slot, count)
+        for first, pages, entry in staged:
+            if entry:
+                self._parts.table.publish(first, pages, entry)
+            else:
+                self._parts.zeromap.set(first, pages)
+        if not staged[0][2]:  # perhaps nothing but zeros: the cluster may have become empty
+            self._parts.table.release(slot >> CLUSTER_SHIFT)
