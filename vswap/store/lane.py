@@ -46,7 +46,7 @@ class Lane:
         """`reader` and `writer` must be this lane's own."""
         self.counters = Counters()
         self._parts = parts
-        self._size = parts.geometry.size
+        self.size = parts.geometry.size
         self._reader = reader
         self._writer = writer
 
@@ -58,10 +58,10 @@ class Lane:
         counters = self.counters
         counters.reads += 1
         try:
-            if size == PAGE_SIZE and not offset & _IN_PAGE and offset < self._size:
+            if size == PAGE_SIZE and not offset & _IN_PAGE and offset < self.size:
                 counters.pages_read += 1
                 return (self._reader.page(offset >> PAGE_SHIFT),)
-            return self._read_any(offset, min(size, self._size - offset))
+            return self._read_any(offset, min(size, self.size - offset))
         except RequestError:
             counters.failed_reads += 1
             raise
@@ -136,7 +136,7 @@ class Lane:
         """
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise UnsupportedError(f"lseek whence {whence}")
-        if not 0 <= offset < self._size:
+        if not 0 <= offset < self.size:
             raise NoDataError(f"seek from {offset}")
         data = whence == os.SEEK_DATA
         slot = self._next(offset >> PAGE_SHIFT, data)
@@ -167,7 +167,7 @@ class Lane:
         return end
 
     def _check_range(self, offset: int, length: int) -> None:
-        if offset < 0 or length < 0 or offset + length > self._size:
+        if offset < 0 or length < 0 or offset + length > self.size:
             self.counters.invalid_io += 1
             raise RangeError(f"{length} bytes at {offset} are beyond the device's end")
 

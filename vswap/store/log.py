@@ -62,6 +62,7 @@ class LogStatistics:
     pages_live: int
     bytes_live: int
     huge_pages: int
+    huge_pages_since: int
     segments_open: int
     segments_sealed: int
     segments_ready: int
@@ -100,6 +101,7 @@ class Log:
         self._live_pages = 0
         self._live_bytes = 0
         self._live_huge = 0
+        self._huge_since = 0
 
     def take(self) -> int:
         """A segment for the caller to append to. Raises `FullError` if there is none."""
@@ -135,6 +137,7 @@ class Log:
             self._live_bytes += size
             if entry & HUGE:
                 self._live_huge += pages
+                self._huge_since += pages
 
     def drop(self, entries: Entries) -> None:
         """The pages that these entries named are dead."""
@@ -222,6 +225,7 @@ class Log:
                 pages_live=self._live_pages,
                 bytes_live=self._live_bytes,
                 huge_pages=self._live_huge,
+                huge_pages_since=self._huge_since,
                 segments_open=self._state.count(_OPEN),
                 segments_sealed=self._state.count(_SEALED),
                 segments_ready=len(self._ready),

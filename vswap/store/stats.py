@@ -24,6 +24,7 @@ class StoreStatistics:
     mem_limit: int
     mem_used_max: int
     huge_pages: int
+    huge_pages_since: int
     stored_pages: int
     zero_pages: int
     clusters_used: int

@@ -124,6 +124,7 @@ class Store:
             mem_limit=self._policy.memory_limit or 0,
             mem_used_max=self._memory_used_max,
             huge_pages=log.huge_pages,
+            huge_pages_since=log.huge_pages_since,
             stored_pages=log.pages_live,
             zero_pages=int(parts.zeromap.counts.sum()),
             clusters_used=int((parts.table.counts != 0).sum()),

@@ -1,0 +1,92 @@
+"""The channel: one mounted connection and the data threads that serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from vswap.proto import abi
+from vswap.store import State, Store
+from vswapd.channel.receiver import Receiver, ReceiverStatistics
+from vswapd.channel.router import Forward, Router, RouterStatistics
+from vswapd.channel.threads import DataThread, Turn
+
+__all__ = ["BUFFER_SIZE", "Channel", "ChannelStatistics", "receive_buffer"]
+
+_PAGE = 4096
+BUFFER_SIZE = _PAGE + abi.MAX_WRITE
+"""Bytes of one receive buffer: a request's header ends, and its data begins, at a page."""
+assert BUFFER_SIZE - _PAGE + abi.WRITE_PAYLOAD >= abi.READ_BUFFER_SIZE
+
+
+def receive_buffer(buffer: memoryview) -> memoryview:
+    """The part of a state's buffer that requests are received into."""
+    return buffer[_PAGE - abi.WRITE_PAYLOAD :]
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Sums over the data threads of what `ReceiverStatistics` and `RouterStatistics` count."""
+
+    received_at_once: int
+    received_spinning: int
+    received_sleeping: int
+    forwarded: int
+    refused: int
+    late_replies: int
+    protocol_errors: int
+    internal_errors: int
+
+
+class Channel:
+    """Serves the connection behind `fd` with `threads` data threads."""
+
+    def __init__(
+        self,
+        fd: int,
+        state: State,
+        store: Store,
+        *,
+        spin_us: int,
+        forward: Forward,
+        prepare: Callable[[], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        """One thread for each receive buffer of `state`. Raises `FullError`.
+
+        `prepare` runs in each thread before it serves; `on_end` in one of them when the
+        connection has closed.
+        """
+        turn = Turn()
+        self._threads: list[DataThread] = []
+        for index in range(state.shape.buffers):
+            buffer = receive_buffer(state.buffer(index))
+            receiver = Receiver(fd, buffer, spin_us)
+            router = Router(fd, buffer, store.lane(), forward)
+            self._threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
+
+    def start(self) -> None:
+        """Begin to serve."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for each thread, once the connection has closed."""
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def thread_ids(self) -> list[int]:
+        """The kernel's numbers of the data threads."""
+        return [thread.native_id for thread in self._threads]
+
+    def statistics(self) -> ChannelStatistics:
+        """A snapshot. Counters of different threads are read one after the other."""
+        receivers = [thread.receiver.statistics() for thread in self._threads]
+        routers = [thread.router.statistics() for thread in self._threads]
+        received = _sums(ReceiverStatistics, receivers)
+        routed = _sums(RouterStatistics, routers)
+        return ChannelStatistics(*received, *routed)
+
+
+def _sums(kind: type, statistics: list[ReceiverStatistics] | list[RouterStatistics]) -> list[int]:
+    return [sum(getattr(one, field.name) for one in statistics) for field in fields(kind)]

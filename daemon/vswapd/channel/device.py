@@ -1,0 +1,148 @@
+"""/dev/fuse: opening, mounting, and the handshake that comes before everything else."""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import select
+import socket
+import subprocess
+from dataclasses import dataclass
+
+from vswap import libc
+from vswap.errors import ProtocolError, UserError
+from vswap.proto import (
+    Init,
+    InitReply,
+    abi,
+    decode,
+    encode_init_reply,
+    negotiate,
+    replies,
+)
+
+__all__ = ["FSTYPE", "Handshake", "handshake", "open_and_mount", "unmount"]
+
+FSTYPE = "fuse.vswap"
+
+_DEVICE = "/dev/fuse"
+_INIT_SECONDS = 10
+_FUSERMOUNT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What was agreed with the kernel: its INIT request as it came, and our answer."""
+
+    raw: bytes
+    reply: InitReply
+
+
+def open_and_mount(mount_point: str, name: str, as_user: bool) -> int:
+    """Mount a new connection at `mount_point`; answers its non-blocking descriptor.
+
+    `name` becomes the mount's source. `as_user` goes through fusermount3, which needs no
+    privilege; only the user sees the files then. Raises `UserError`.
+    """
+    fd = _fusermount(mount_point, name) if as_user else _mount(mount_point, name)
+    os.set_blocking(fd, False)
+    return fd
+
+
+def _mount(mount_point: str, name: str) -> int:
+    try:
+        fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        hint = "load the fuse module, and run as root"
+        raise UserError(f"cannot open {_DEVICE} ({error.strerror}): {hint}") from None
+    options = (
+        f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()},"
+        f"allow_other,default_permissions,max_read={abi.MAX_WRITE}"
+    )
+    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    try:
+        libc.mount(name, mount_point, FSTYPE, flags, options)
+    except OSError as error:
+        os.close(fd)
+        raise UserError(f"cannot mount on {mount_point}: {error.strerror}") from None
+    return fd
+
+
+def _fusermount(mount_point: str, name: str) -> int:
+    """Have fusermount3 mount, and take the descriptor it sends back (libfuse's way)."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    options = f"fsname={name},subtype=vswap,default_permissions,max_read={abi.MAX_WRITE}"
+    with ours, theirs:
+        try:
+            done = subprocess.run(
+                ["fusermount3", "-o", options, "--", mount_point],
+                env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_FUSERMOUNT_SECONDS,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise UserError("mounting without root needs fusermount3: install fuse3") from None
+        except subprocess.TimeoutExpired:
+            raise UserError(f"fusermount3 did not mount {mount_point} in time") from None
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            raise UserError(f"cannot mount on {mount_point}: {lines[-1]}")
+        return _receive_fd(ours)
+
+
+def _receive_fd(sock: socket.socket) -> int:
+    fds = array.array("i")
+    _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_LEN(fds.itemsize))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: fds.itemsize])
+            os.set_inheritable(fds[0], False)
+            return fds[0]
+    raise UserError("fusermount3 sent no descriptor")
+
+
+def unmount(mount_point: str, as_user: bool, lazy: bool = False) -> None:
+    """Take the mount away; if `lazy`, out of the name space only, as long as it is in use.
+
+    Raises `OSError` with EBUSY while something has a file open, unless `lazy`.
+    """
+    if not as_user:
+        libc.umount2(mount_point, libc.MNT_DETACH if lazy else 0)
+        return
+    done = subprocess.run(
+        ["fusermount3", "-uz" if lazy else "-u", "--", mount_point],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_FUSERMOUNT_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(errno.EBUSY, done.stderr.strip(), mount_point)
+
+
+def handshake(fd: int, buffer: memoryview) -> Handshake:
+    """Wait for INIT, the kernel's first request, and answer it.
+
+    Raises `UserError` when the kernel cannot do what is needed or sends nothing.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(_INIT_SECONDS * 1000):
+        raise UserError("the kernel sent no FUSE handshake")
+    length = os.readv(fd, (buffer,))
+    try:
+        request = decode(buffer, length)
+        if not isinstance(request, Init):
+            raise ProtocolError("the first request is not INIT", unique=request.unique)
+        reply = negotiate(request)
+    except ProtocolError as error:
+        os.write(fd, replies.error(error.unique, errno.EPROTO))
+        raise UserError(str(error)) from None
+    os.write(fd, encode_init_reply(request.unique, reply))
+    return Handshake(bytes(buffer[:length]), reply)

@@ -1,0 +1,110 @@
+"""Receiving: how a data thread waits for the next request.
+
+A thread that sleeps in the kernel takes about 10 us to be woken and to get the GIL back,
+as long as serving a page takes. So for a short time after a request it asks again and
+again before it sleeps. How long is adapted as KVM does for idle processors (halt_poll_ns,
+virt/kvm/kvm_main.c): a wait that ended soon after we stopped asking shows that asking on
+would have paid, so the time grows; a long wait shows that it was burnt, so it shrinks to
+nothing. An idle device costs no processor time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from dataclasses import dataclass
+from time import perf_counter_ns
+
+__all__ = ["CLOSED", "ConnectionClosedError", "Receiver", "ReceiverStatistics"]
+
+_GROW_FROM_NS = 10_000
+_EMPTY = bytes(4)
+
+# ENOENT: the request was interrupted before we got it. EAGAIN and EINTR: nothing there yet.
+_AGAIN = (errno.ENOENT, errno.EAGAIN, errno.EINTR)
+# ENODEV: unmounted. ECONNABORTED: aborted while we were reading.
+CLOSED = (errno.ENODEV, errno.ECONNABORTED)
+
+
+class ConnectionClosedError(Exception):
+    """The file system is unmounted; there will be no further request."""
+
+
+@dataclass(frozen=True)
+class ReceiverStatistics:
+    """How requests were met: `at_once`, after some `spinning`, or by `sleeping`."""
+
+    at_once: int
+    spinning: int
+    sleeping: int
+
+
+class Receiver:
+    """Receives requests into one buffer, for one thread."""
+
+    def __init__(self, fd: int, buffer: memoryview, spin_us: int) -> None:
+        """`fd` must not block. `spin_us` bounds the time spent asking before sleeping."""
+        self._fd = fd
+        self._buffer = buffer
+        self._buffers = (buffer,)
+        self._spin_max_ns = spin_us * 1000
+        self._spin_ns = 0
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._at_once = self._spinning = self._sleeping = 0
+
+    def receive(self) -> int:
+        """Wait for a request; answers its length.
+
+        The first four bytes of the buffer (the request's own length) are zero from the
+        beginning of the wait to its end: who finds the buffer after this process has died
+        can tell whether a request is in it. Raises `ConnectionClosedError`.
+        """
+        self._buffer[:4] = _EMPTY
+        length = self._read()
+        if length:
+            self._at_once += 1
+            return length
+        if self._spin_ns and (length := self._spin()):
+            self._spinning += 1
+            return length
+        self._sleeping += 1
+        return self._sleep()
+
+    def _read(self) -> int:
+        try:
+            return os.readv(self._fd, self._buffers)
+        except OSError as error:
+            if error.errno in _AGAIN:
+                return 0
+            if error.errno in CLOSED:
+                raise ConnectionClosedError from None
+            raise
+
+    def _spin(self) -> int:
+        end = perf_counter_ns() + self._spin_ns
+        while perf_counter_ns() < end:
+            if length := self._read():
+                return length
+        return 0
+
+    def _sleep(self) -> int:
+        began = perf_counter_ns()
+        length = 0
+        while not length:
+            self._poll.poll()
+            length = self._read()
+        self._adapt(perf_counter_ns() - began)
+        return length
+
+    def _adapt(self, slept_ns: int) -> None:
+        if slept_ns > self._spin_max_ns:
+            self._spin_ns = 0
+        else:
+            grown = max(self._spin_ns * 2, _GROW_FROM_NS)
+            self._spin_ns = min(grown, self._spin_max_ns)
+
+    def statistics(self) -> ReceiverStatistics:
+        """Counts since the start."""
+        return ReceiverStatistics(self._at_once, self._spinning, self._sleeping)

@@ -1,0 +1,172 @@
+"""Routing: which requests the data plane answers, and how.
+
+READ, WRITE, FALLOCATE, LSEEK and OPEN of the file `swap` are answered here, from the store.
+(OPEN, because pyfuse3 has no name for FOPEN_PARALLEL_DIRECT_WRITES, without which the kernel
+sends the writes of one file one after the other.) Everything else goes to the control
+plane as it came.
+
+Nothing that a request holds can end the thread: what cannot be decoded is answered with
+EINVAL, and an error nobody foresaw with EIO.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vswap.codec import Bytes
+from vswap.errors import ProtocolError, RangeError, RequestError, UnsupportedError
+from vswap.proto import (
+    Fallocate,
+    Lseek,
+    Open,
+    Read,
+    Request,
+    Write,
+    abi,
+    decode,
+    expects_reply,
+    replies,
+)
+from vswap.store import Lane
+from vswapd.channel.receiver import CLOSED
+
+__all__ = ["SWAP_INODE", "Forward", "Router", "RouterStatistics"]
+
+SWAP_INODE = 2
+
+Forward = Callable[[memoryview], bool]
+"""Hands a request to the control plane without waiting; False if it cannot take it now."""
+
+_OPEN_FLAGS = int(abi.OpenFlag.DIRECT_IO | abi.OpenFlag.PARALLEL_DIRECT_WRITES)
+_LONG = 64 << 10
+_ZEROING = abi.FALLOC_FL_PUNCH_HOLE | abi.FALLOC_FL_ZERO_RANGE
+_MODES = _ZEROING | abi.FALLOC_FL_KEEP_SIZE
+
+# A reply to a request that is no more: interrupted, or answered by a worker before us.
+_LATE = errno.ENOENT
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RouterStatistics:
+    """Requests that took another way than the usual one."""
+
+    forwarded: int
+    refused: int
+    late_replies: int
+    protocol_errors: int
+    internal_errors: int
+
+
+class Router:
+    """Answers the requests that come in one receive buffer, for one thread."""
+
+    def __init__(self, fd: int, buffer: memoryview, lane: Lane, forward: Forward) -> None:
+        """`buffer` is where requests lie; `lane` must be this thread's own."""
+        self._fd = fd
+        self._buffer = buffer
+        self._payload = buffer[abi.WRITE_PAYLOAD :]
+        self._lane = lane
+        self._forward = forward
+        self._handlers: dict[type, Callable[..., None]] = {
+            Read: self._read,
+            Write: self._write,
+            Fallocate: self._fallocate,
+            Lseek: self._lseek,
+            Open: self._open,
+        }
+        self._forwarded = self._refused = self._late = 0
+        self._protocol_errors = self._internal_errors = 0
+
+    def decode(self, length: int) -> Request | None:
+        """The request in the buffer; None if there is none, which has then been dealt with."""
+        try:
+            return decode(self._buffer, length)
+        except ProtocolError as error:
+            self._protocol_errors += 1
+            _log.error("not a request: %s", error)
+            if error.unique:
+                self._reply(replies.error(error.unique, errno.EINVAL))
+            return None
+
+    @staticmethod
+    def is_long(request: Request) -> bool:
+        """Whether serving it takes long enough for another thread to receive meanwhile."""
+        kind = type(request)
+        if kind is Read or kind is Write:
+            return request.size >= _LONG  # type: ignore[union-attr]
+        return kind is Fallocate or kind is Lseek
+
+    def serve(self, request: Request, length: int) -> None:
+        """Answer the request in the buffer, or see that it will be answered."""
+        handler = self._handlers.get(type(request))
+        if handler is None or request.nodeid != SWAP_INODE:  # type: ignore[union-attr]
+            self._pass_on(request, length)
+            return
+        try:
+            handler(request)
+        except RequestError as error:
+            self._reply(replies.error(request.unique, error.errno))
+        except Exception:
+            self._internal_errors += 1
+            _log.exception("%s failed", type(request).__name__)
+            self._reply(replies.error(request.unique, errno.EIO))
+
+    def _read(self, request: Read) -> None:
+        buffers = self._lane.read(request.offset, request.size)
+        size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        self._reply(replies.data_header(request.unique, size), *buffers)
+
+    def _write(self, request: Write) -> None:
+        self._lane.write(request.offset, self._payload[: request.size])
+        self._reply(replies.written(request.unique, request.size))
+
+    def _fallocate(self, request: Fallocate) -> None:
+        if request.mode & ~_MODES:
+            raise UnsupportedError(f"fallocate mode {request.mode:#x}")
+        if request.mode & _ZEROING:
+            self._lane.discard(request.offset, request.length)
+        elif request.offset + request.length > self._lane.size:
+            raise RangeError("the device does not grow")
+        self._reply(replies.ok(request.unique))
+
+    def _lseek(self, request: Lseek) -> None:
+        offset = self._lane.seek(request.offset, request.whence)
+        self._reply(replies.found(request.unique, offset))
+
+    def _open(self, request: Open) -> None:
+        self._reply(replies.opened(request.unique, 0, _OPEN_FLAGS))
+
+    def _pass_on(self, request: Request, length: int) -> None:
+        self._forwarded += 1
+        if self._forward(self._buffer[:length]):
+            return
+        self._refused += 1
+        opcode = getattr(request, "opcode", 0)
+        if expects_reply(opcode):
+            self._reply(replies.error(request.unique, errno.EBUSY))
+
+    def _reply(self, header: bytes, *buffers: Bytes) -> None:
+        try:
+            os.writev(self._fd, (header, *buffers))
+        except OSError as error:
+            if error.errno == _LATE:
+                self._late += 1
+            elif error.errno not in CLOSED:  # the next receive will notice
+                self._internal_errors += 1
+                _log.error("the kernel refuses a reply: %s", error)
+
+    def statistics(self) -> RouterStatistics:
+        """Counts since the start."""
+        return RouterStatistics(
+            self._forwarded,
+            self._refused,
+            self._late,
+            self._protocol_errors,
+            self._internal_errors,
+        )

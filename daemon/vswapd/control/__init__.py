@@ -1,0 +1,10 @@
+"""The control plane: the namespace on pyfuse3, statistics files, and ctl."""
+
+from __future__ import annotations
+
+from vswapd.control.bridge import Bridge
+from vswapd.control.ctl import Command, Control
+from vswapd.control.namespace import Namespace
+from vswapd.control.report import DeviceInfo, Report
+
+__all__ = ["Bridge", "Command", "Control", "DeviceInfo", "Namespace", "Report"]

@@ -1,0 +1,174 @@
+"""The namespace: the directory that the mount shows, on pyfuse3.
+
+Contents are rendered when a file is opened, and kept until it is closed, so a file that is
+read in pieces is consistent. The file `swap` is only listed and described here: the data
+plane answers what is done with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyfuse3
+from pyfuse3 import FUSEError, InodeT
+
+from vswapd.channel import SWAP_INODE
+from vswapd.control.ctl import Control
+from vswapd.control.files import RENDERERS
+from vswapd.control.report import Report
+
+__all__ = ["Namespace"]
+
+_FOREVER = 86400.0 * 365
+_MAX_COMMAND = 4096
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class _Node:
+    inode: InodeT
+    mode: int
+    size: int = 0
+
+
+def _nodes(size: int) -> dict[bytes, _Node]:
+    names = {b"swap": _Node(InodeT(SWAP_INODE), stat.S_IFREG | 0o600, size)}
+    names[b"ctl"] = _Node(InodeT(SWAP_INODE + 1), stat.S_IFREG | 0o600)
+    for inode, name in enumerate(RENDERERS, SWAP_INODE + 2):
+        names[name.encode()] = _Node(InodeT(inode), stat.S_IFREG | 0o444)
+    return names
+
+
+class Namespace(pyfuse3.Operations):
+    """Lists the files and serves all but `swap`."""
+
+    enable_writeback_cache = False
+
+    def __init__(self, size: int, report: Callable[[], Report], control: Control) -> None:
+        """`size` is the device's, in bytes; `report` takes a snapshot."""
+        super().__init__()
+        self._report = report
+        self._control = control
+        self._names = _nodes(size)
+        self._by_inode = {node.inode: (name, node) for name, node in self._names.items()}
+        self._root = _Node(pyfuse3.ROOT_INODE, stat.S_IFDIR | 0o755)
+        self._size = size
+        self._made = time.time_ns()
+        self._owner = os.geteuid(), os.getegid()
+        self._open: dict[int, bytes] = {}
+        self._handles = itertools.count(1)
+
+    def _attributes(self, node: _Node) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = node.inode
+        entry.st_mode = pyfuse3.ModeT(node.mode)
+        entry.st_size = node.size
+        entry.st_blksize = _PAGE
+        entry.st_uid, entry.st_gid = self._owner
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = self._made
+        entry.attr_timeout = entry.entry_timeout = _FOREVER
+        return entry
+
+    def _node(self, inode: InodeT) -> _Node:
+        if inode == self._root.inode:
+            return self._root
+        if inode in self._by_inode:
+            return self._by_inode[inode][1]
+        raise FUSEError(errno.ENOENT)
+
+    async def getattr(
+        self, inode: InodeT, ctx: pyfuse3.RequestContext | None = None
+    ) -> pyfuse3.EntryAttributes:
+        """Attributes never change."""
+        return self._attributes(self._node(inode))
+
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: pyfuse3.FileHandleT | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Only `ctl` may be truncated, which `echo > ctl` does; it changes nothing."""
+        node = self._node(inode)
+        if node is not self._names[b"ctl"] or not fields.update_size:
+            raise FUSEError(errno.EPERM)
+        return self._attributes(node)
+
+    async def lookup(
+        self, parent_inode: InodeT, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """There is one directory."""
+        if parent_inode == self._root.inode and name in self._names:
+            return self._attributes(self._names[pyfuse3.FileNameT(name)])
+        raise FUSEError(errno.ENOENT)
+
+    async def opendir(self, inode: InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        """Directories keep no state."""
+        return pyfuse3.FileHandleT(0)
+
+    async def readdir(
+        self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
+    ) -> None:
+        """Every name, in a fixed order."""
+        listing = list(self._names.items())
+        for at, (name, node) in enumerate(listing[start_id:], start_id + 1):
+            if not pyfuse3.readdir_reply(
+                token, pyfuse3.FileNameT(name), self._attributes(node), at
+            ):
+                break
+
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """The block size matters: without one the loop device offers no discard."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = _PAGE
+        data.f_blocks = self._size // _PAGE
+        data.f_bfree = data.f_bavail = data.f_blocks - self._report().store.stored_pages
+        data.f_files = len(self._names)
+        data.f_namemax = 255
+        return data
+
+    async def open(
+        self, inode: InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
+        """Render the file as it is now."""
+        name, node = self._by_inode[inode]
+        if flags & os.O_ACCMODE != os.O_RDONLY and not node.mode & stat.S_IWUSR:
+            raise FUSEError(errno.EACCES)
+        handle = next(self._handles)
+        self._open[handle] = self._content(name.decode())
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
+
+    def _content(self, name: str) -> bytes:
+        if name == "ctl":
+            return self._control.result.encode()
+        return RENDERERS[name](self._report()).encode()
+
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        """From what `open` rendered."""
+        return self._open[fh][off : off + size]
+
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        """A command to `ctl`. EINVAL if it was wrong; the reason can then be read."""
+        if len(buf) > _MAX_COMMAND:
+            raise FUSEError(errno.E2BIG)
+        if not self._control.run(buf.decode(errors="replace")):
+            raise FUSEError(errno.EINVAL)
+        return len(buf)
+
+    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+        """Nothing is kept back."""
+
+    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        """What was written is stored once it is answered."""
+
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        """Forget what was rendered. `swap` has handle 0, which is in no list."""
+        self._open.pop(fh, None)
