@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import lz4.block
+from lz4.block import LZ4BlockError, compress, decompress
 
 from vswap.codec.base import LZ4, Bytes
 from vswap.errors import CorruptError
@@ -17,14 +17,14 @@ class Lz4:
 
     def compress(self, data: Bytes) -> bytes:
         """`data` as one raw LZ4 block."""
-        packed: bytes = lz4.block.compress(data, store_size=False)
+        packed: bytes = compress(data, store_size=False)
         return packed
 
     def decompress(self, data: Bytes, size: int) -> bytes:
         """Raises `CorruptError` when the block is damaged or of another length."""
         try:
-            plain: bytes = lz4.block.decompress(data, uncompressed_size=size)
-        except lz4.block.LZ4BlockError as error:
+            plain: bytes = decompress(data, uncompressed_size=size)
+        except LZ4BlockError as error:
             raise CorruptError(f"lz4: {error}") from None
         if len(plain) != size:
             raise CorruptError(f"lz4: {len(plain)} bytes where {size} were written")

@@ -37,15 +37,13 @@ def runs(slot: int, data: memoryview, unit_pages: int) -> Iterator[tuple[int, in
     A run of zero pages ends at a cluster's end; a run of others ends at a multiple of
     `unit_pages`, so that it makes one unit and large writes give aligned ones.
     """
-    start = slot
-    end = slot + (len(data) >> PAGE_SHIFT)
-    zero = is_zero_page(data, 0)
-    at = slot + 1
-    while at < end:
-        zero_here = is_zero_page(data, at - slot << PAGE_SHIFT)
-        boundary = CLUSTER_SLOTS if zero else unit_pages
-        if zero_here != zero or not at % boundary:
+    firsts = bytes(data[::PAGE_SIZE])
+    end = slot + len(firsts)
+    start, zero = slot, not firsts[0] and is_zero_page(data, 0)
+    for at in range(slot + 1, end):
+        first = firsts[at - slot]
+        zero_here = not first and is_zero_page(data, at - slot << PAGE_SHIFT)
+        if zero_here != zero or not at % (CLUSTER_SLOTS if zero else unit_pages):
             yield start, at - start, zero
             start, zero = at, zero_here
-        at += 1
     yield start, end - start, zero

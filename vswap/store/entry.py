@@ -31,8 +31,10 @@ __all__ = [
     "ALIGNMENT",
     "EMPTY",
     "HUGE",
+    "INDEX_MASK",
     "INDEX_SHIFT",
     "KIND_CACHE",
+    "POSITION_MASK",
     "SEGMENT_MASK",
     "SEGMENT_OFFSET_SHIFT",
     "SHARE_MASK",
@@ -62,7 +64,7 @@ UNIT_SHIFT = 20
 """Two entries that are equal above this bit name pages of the same unit."""
 SEGMENT_OFFSET_SHIFT = UNIT_SHIFT + SEGMENT_SHIFT - 2
 SEGMENT_MASK = (1 << 24) - 1
-_POSITION_MASK = (1 << 42) - 1
+POSITION_MASK = (1 << 42) - 1
 _KIND_SHIFT = 62
 
 
@@ -77,7 +79,7 @@ def pack(position: int, share: int, flags: int) -> int:
 
 def position_of(entry: int) -> int:
     """Byte offset of the unit's header in the segments region."""
-    return (entry >> UNIT_SHIFT & _POSITION_MASK) * ALIGNMENT
+    return (entry >> UNIT_SHIFT & POSITION_MASK) * ALIGNMENT
 
 
 def segment_of(entry: int) -> int:

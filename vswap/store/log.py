@@ -140,7 +140,7 @@ class Log:
                 self._huge_since += pages
 
     def drop(self, entries: Entries) -> None:
-        """The pages that these entries named are dead."""
+        """The pages that these entries, at least one, named are dead."""
         with self._lock:
             if isinstance(entries, list):
                 self._drop_few(entries)
@@ -149,15 +149,25 @@ class Log:
             self._live_pages -= len(entries)
 
     def _drop_few(self, entries: list[int]) -> None:
+        """Runs of entries in one segment, which is what a range mostly has, at once."""
+        segment = segment_of(entries[0])
+        pages = shares = 0
         for entry in entries:
-            segment = segment_of(entry)
-            size = share_of(entry)
-            self._live_bytes -= size
+            if entry >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK != segment:
+                self._subtract(segment, pages, shares * ALIGNMENT)
+                segment = segment_of(entry)
+                pages = shares = 0
+            pages += 1
+            shares += entry >> SHARE_SHIFT & SHARE_MASK
             self._live_huge -= entry & HUGE
-            self._bytes[segment] -= size
-            self._pages[segment] -= 1
-            if not self._pages[segment] and self._state[segment] == _SEALED:
-                self._free(segment)
+        self._subtract(segment, pages, shares * ALIGNMENT)
+
+    def _subtract(self, segment: int, pages: int, size: int) -> None:
+        self._live_bytes -= size
+        self._bytes[segment] -= size
+        self._pages[segment] -= pages
+        if not self._pages[segment] and self._state[segment] == _SEALED:
+            self._free(segment)
 
     def _drop_many(self, entries: npt.NDArray[np.uint64]) -> None:
         shares = (entries >> SHARE_SHIFT & SHARE_MASK).astype(np.int64) * ALIGNMENT

@@ -6,7 +6,7 @@ from vswap.codec import Bytes
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 from vswap.store.cache import Presence
 from vswap.store.cut import by_cluster
-from vswap.store.entry import UNIT_SHIFT, index_of, position_of
+from vswap.store.entry import UNIT_SHIFT, index_of
 from vswap.store.parts import Parts
 from vswap.store.unit import Decoder
 
@@ -40,11 +40,10 @@ class Reader:
         entry = self._table.get(slot)
         if not entry:
             return ZERO_PAGE
-        index = index_of(entry)
-        data, pages = self._decoder.unit(position_of(entry), slot, index)
+        data, pages = self._decoder.unit(entry, slot)
         if pages == 1:
             return data
-        start = index << PAGE_SHIFT
+        start = index_of(entry) << PAGE_SHIFT
         return memoryview(data)[start : start + PAGE_SIZE]
 
     def pages(self, slot: int, count: int) -> list[Bytes]:
@@ -79,10 +78,9 @@ class Reader:
             end = at + 1
             while end < count and entries[end] >> UNIT_SHIFT == unit:
                 end += 1
-            index = index_of(entry)
-            data, pages = self._decoder.unit(position_of(entry), slot + at, index)
+            data, pages = self._decoder.unit(entry, slot + at)
             if end - at < pages:
-                start = index << PAGE_SHIFT
+                start = index_of(entry) << PAGE_SHIFT
                 data = memoryview(data)[start : start + (end - at << PAGE_SHIFT)]
             buffers.append(data)
             at = end

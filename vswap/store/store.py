@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from vswap.codec import CODECS, Codec, codec
+from vswap.codec import CODECS, codec
 from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SHIFT, SEGMENT_SIZE, Geometry
 from vswap.store.appender import Appender
 from vswap.store.cache import FrontCache
@@ -84,10 +84,7 @@ class Store:
         """A new lane, with an open segment of its own. Raises `FullError` if there is none."""
         parts = self._parts
         own = codec(self._policy.codec)
-        codecs: dict[int, Codec] = {
-            made.number: made for made in (make() for make in CODECS.values())
-        }
-        codecs[own.number] = own
+        codecs = sorted((make() for make in CODECS.values()), key=lambda made: made.number)
         reader = Reader(parts, Decoder(parts.memory, codecs))
         appender = Appender(parts.log, parts.memory)
         lane = Lane(parts, reader, Writer(parts, reader, appender, own, self._policy.unit_pages))

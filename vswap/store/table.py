@@ -28,8 +28,8 @@ from vswap.store.region import Region
 
 __all__ = ["SwapTable"]
 
-_FEW = 16
-"""Up to this many entries a plain loop beats numpy's cost per call (measured)."""
+_FEW = 128
+"""Up to about this many entries a plain loop beats numpy's cost per call (measured)."""
 
 
 class SwapTable:

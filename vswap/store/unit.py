@@ -6,13 +6,15 @@ A unit's header, at a multiple of 4 bytes, little-endian (the codes are `struct`
 offset  code  field
 ======  ====  ==============================================================
 0       I     first slot
-4       I     checksum: low 32 bits of XXH3-64 of the payload, seeded with the
-              other fields, so that a damaged header is noticed too
-8       H     payload length less one, in bytes
-10      B     pages, 1 to 16
-11      B     codec number
+4       H     payload length less one, in bytes
+6       B     pages, 1 to 16
+7       B     codec number
+8       I     checksum: low 32 bits of XXH3-64 of the payload, seeded with the
+              eight bytes before it, so that a damaged header is noticed too
 12            payload, then padding to a multiple of 4 times the page count
 ======  ====  ==============================================================
+
+The first four fields are handled as one 64-bit word, the *head*.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from xxhash import xxh3_64_intdigest
 
 from vswap.codec import STORED, Bytes, Codec
 from vswap.errors import CorruptError
-from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE
-from vswap.store.entry import ALIGNMENT
+from vswap.geometry import MAX_UNIT_PAGES, PAGE_SHIFT, PAGE_SIZE
+from vswap.store.entry import ALIGNMENT, INDEX_MASK, INDEX_SHIFT, POSITION_MASK, UNIT_SHIFT
 
 __all__ = ["HEADER", "MAX_UNIT_SIZE", "Decoder", "pack_payload", "unit_size", "write_unit"]
 
-HEADER = struct.Struct("<IIHBB")
+HEADER = struct.Struct("<QI")
 assert HEADER.size == 12
+
+_LOW = (1 << 32) - 1
 
 _POOR = 7 / 8
 """A payload above this share of its pages is not worth decompressing later: stored as it is."""
@@ -52,45 +56,43 @@ def pack_payload(codec: Codec, data: Bytes) -> tuple[int, Bytes]:
     return codec.number, payload
 
 
-def _checksum(payload: Bytes, slot: int, length: int, pages: int, codec: int) -> int:
-    seed = slot << 32 | length << 12 | pages << 6 | codec
-    return xxh3_64_intdigest(payload, seed) & 0xFFFFFFFF
-
-
 def write_unit(
     memory: memoryview, position: int, slot: int, pages: int, codec: int, payload: Bytes
 ) -> None:
     """Write header and payload at `position` of `memory`. The caller made sure of the room."""
     length = len(payload)
-    checksum = _checksum(payload, slot, length, pages, codec)
+    head = slot | (length - 1) << 32 | pages << 48 | codec << 56
     start = position + HEADER.size
     memory[start : start + length] = payload
-    HEADER.pack_into(memory, position, slot, checksum, length - 1, pages, codec)
+    HEADER.pack_into(memory, position, head, xxh3_64_intdigest(payload, head) & _LOW)
 
 
 class Decoder:
     """Reads units back, for the use of one thread (codecs keep scratch state)."""
 
-    def __init__(self, memory: memoryview, codecs: dict[int, Codec]) -> None:
-        """`memory` is the segments region; `codecs` maps numbers to codecs."""
+    def __init__(self, memory: memoryview, codecs: list[Codec]) -> None:
+        """`memory` is the segments region; a codec's place in `codecs` is its number."""
+        assert [codec.number for codec in codecs] == list(range(len(codecs)))
         self._memory = memory
-        self._codecs = codecs
+        self._decompress = [codec.decompress for codec in codecs]
 
-    def unit(self, position: int, slot: int, index: int) -> tuple[Bytes, int]:
-        """The pages of the unit at `position`, and how many they are.
+    def unit(self, entry: int, slot: int) -> tuple[Bytes, int]:
+        """The pages of the unit that `slot` has `entry` for, and how many they are.
 
-        `slot` and `index` are what the caller's entry says: the unit must agree. Raises
-        `CorruptError` if it does not, or if a bit of it has changed since it was written.
+        Raises `CorruptError` if the unit is not of that slot, or if a bit of it has changed
+        since it was written.
         """
-        first, checksum, less_one, pages, number = HEADER.unpack_from(self._memory, position)
-        length = less_one + 1
-        start = position + HEADER.size
-        payload = self._memory[start : start + length]
-        if first + index != slot or index >= pages:
+        position = (entry >> UNIT_SHIFT & POSITION_MASK) * ALIGNMENT
+        head, checksum = HEADER.unpack_from(self._memory, position)
+        pages = head >> 48 & 0xFF
+        index = entry >> INDEX_SHIFT & INDEX_MASK
+        if (head & _LOW) + index != slot or index >= pages:
             raise CorruptError(f"slot {slot}: its entry names a unit of other slots")
-        if _checksum(payload, first, length, pages, number) != checksum:
+        start = position + HEADER.size
+        payload = self._memory[start : start + (head >> 32 & 0xFFFF) + 1]
+        if xxh3_64_intdigest(payload, head) & _LOW != checksum:
             raise CorruptError(f"slot {slot}: its unit's checksum does not match")
-        codec = self._codecs.get(number)
-        if codec is None:
+        number = head >> 56
+        if number >= len(self._decompress):
             raise CorruptError(f"slot {slot}: its unit has an unknown codec, {number}")
-        return codec.decompress(payload, pages * PAGE_SIZE), pages
+        return self._decompress[number](payload, pages << PAGE_SHIFT), pages
