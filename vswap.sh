@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Run vswap from its source tree: install what is missing, then do what was asked.
+#
+#   sudo ./vswap.sh up          a swap device, ready to use
+#   sudo ./vswap.sh test        every check and test (further words go to pytest)
+#   ./vswap.sh COMMAND ...      any other vswap command
+#
+# The environment is made in .venv (or $VSWAP_VENV) and made anew when the pinned packages
+# change. All that this script says goes to stderr: stdout is the command's.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+venv=${VSWAP_VENV:-$here/.venv}
+run_packages=(python3 python3-dev python3-venv gcc libc6-dev pkg-config libfuse3-dev fuse3 util-linux mount)
+test_packages=(fio procps)
+
+say() { printf 'vswap.sh: %s\n' "$*" >&2; }
+die() { say "$*"; exit 2; }
+
+# Debian packages of "$@" that are not installed.
+missing_packages() {
+    local package
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) == *" installed" ]] || echo "$package"
+    done
+}
+
+install_packages() {
+    local missing
+    if ! command -v dpkg-query >/dev/null; then
+        return 0 # another distribution: what is missing shows when it is used
+    fi
+    mapfile -t missing < <(missing_packages "$@")
+    [[ ${#missing[@]} -gt 0 ]] || return 0
+    [[ $EUID -eq 0 ]] || die "these packages are missing: ${missing[*]}; run once with sudo to install them"
+    say "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >&2 ||
+        die "apt-get could not install: ${missing[*]}"
+}
+
+# Make the environment hold "$@" (names of files in requirements/) and this project.
+install_environment() {
+    local python=${PYTHON:-python3} stamp wanted files
+    stamp=$venv/.installed-$1
+    wanted=$(cd "$here" && cat pyproject.toml requirements/*.txt | sha256sum)
+    [[ $(cat "$stamp" 2>/dev/null) != "$wanted $here" ]] || return 0
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "Python 3.11 or newer is needed; set PYTHON to one"
+    mkdir -p "$venv" 2>/dev/null || true
+    [[ -w $venv ]] || die "$venv cannot be written; run once with sudo, or set VSWAP_VENV"
+    say "installing Python packages into $venv (a minute or two)"
+    "$python" -m venv "$venv"
+    local pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
+    "${pip[@]}" --require-hashes -r "$here/requirements/build.txt" >&2
+    files=()
+    local name
+    for name in "$@"; do files+=(-r "$here/requirements/$name.txt"); done
+    "${pip[@]}" --require-hashes --no-build-isolation "${files[@]}" >&2
+    "${pip[@]}" --no-deps --no-build-isolation --editable "$here" >&2
+    echo "$wanted $here" >"$stamp"
+}
+
+# One at a time: two first runs at once would build into each other's environment.
+with_lock() {
+    local lock=$venv.lock
+    if { exec 9>"$lock"; } 2>/dev/null; then
+        flock 9
+        "$@" 9>&-
+        exec 9>&-
+    else
+        "$@"
+    fi
+}
+
+run_tests() {
+    cd "$here"
+    local bin=$venv/bin
+    say "ruff"
+    "$bin/ruff" check .
+    "$bin/ruff" format --check .
+    say "mypy --strict"
+    "$bin/mypy"
+    say "pytest"
+    "$bin/python" -m pytest "$@"
+}
+
+case ${1:-} in
+test)
+    shift
+    install_packages "${run_packages[@]}" "${test_packages[@]}"
+    with_lock install_environment test run
+    run_tests "$@"
+    ;;
+*)
+    install_packages "${run_packages[@]}"
+    with_lock install_environment run
+    exec "$venv/bin/vswap" "$@"
+    ;;
+esac
