@@ -1,0 +1,175 @@
+"""vswap against the limit of its transport: a C file system that does nothing.
+
+    sudo ./vswap.sh bench [--rounds N] [--seconds S] [--json FILE]
+
+Both are measured in turns in one run, and what counts is the ratio of the medians: the
+machine's speed cancels out. Pages are real process memory (bench/corpus.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.build import BuildError, build
+from bench.corpus import corpus
+from bench.peers import Peer, nullfs, vswap
+
+OUT = Path(__file__).resolve().parent / "out"
+SIZE = 1 << 30
+REGION = 256 << 20
+CORPUS_MIB = 256
+_SECONDS = 300.0
+
+Figures = dict[str, float]
+
+
+def read_4k(peer: Peer, depth: int, seconds: float) -> Figures:
+    """Random 4 KiB reads of pages that are in memory: microseconds and reads a second."""
+    done = subprocess.run(
+        [
+            *("fio", "--name=read", f"--filename={peer.device}", "--direct=1", "--rw=randread"),
+            *("--bs=4k", f"--iodepth={depth}", "--ioengine=io_uring", f"--size={REGION}"),
+            *("--norandommap", "--randrepeat=0", "--time_based", f"--runtime={seconds}"),
+            "--output-format=json",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=True,
+    )
+    read = json.loads(done.stdout)["jobs"][0]["read"]
+    return {
+        f"4K read, depth {depth}: mean us": read["lat_ns"]["mean"] / 1e3,
+        f"4K read, depth {depth}: p99 us": read["clat_ns"]["percentile"]["99.000000"] / 1e3,
+        f"4K read, depth {depth}: reads/s": read["iops"],
+    }
+
+
+def write_128k(peer: Peer, source: Path, size: int) -> Figures:
+    """128 KiB writes in two streams: MB/s, and MB per second of the server's processor time."""
+    before = peer.cpu_seconds()
+    done = subprocess.run(
+        [
+            *(str(build("blkload", OUT)), "--device", peer.device, "--source", str(source)),
+            *("--bytes", str(size), "--rw", "write", "--block", "128K", "--streams", "2"),
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=True,
+    )
+    busy = peer.cpu_seconds() - before
+    wrote = json.loads(done.stdout)
+    return {
+        "128K write: MB/s": wrote["bytes"] / wrote["seconds"] / 1e6,
+        "128K write: MB/s per core busy": wrote["bytes"] / busy / 1e6,
+    }
+
+
+def faults(peer: Peer, run: Callable[[], Figures], about: str) -> Figures:
+    """`run`'s figures, and the data threads' minor faults per 10,000 requests meanwhile."""
+    if peer.name != "vswap":
+        return run()
+    faults_before, requests_before = peer.minor_faults(), _requests(peer)
+    figures = run()
+    requests = _requests(peer) - requests_before
+    figures[f"minor faults per 10,000 {about}"] = (
+        (peer.minor_faults() - faults_before) * 10_000 / requests
+    )
+    return figures
+
+
+def _requests(peer: Peer) -> int:
+    stats = json.loads((peer.mount / "stats.json").read_text())
+    return int(stats["reads"]) + int(stats["writes"])
+
+
+def measure(peer: Peer, source: Path, seconds: float) -> Figures:
+    """All figures of one peer, after a warm-up."""
+    write_128k(peer, source, REGION)
+    read_4k(peer, 16, 0.5)
+    return {
+        **faults(peer, lambda: write_128k(peer, source, 4 * REGION), "writes"),
+        **faults(peer, lambda: read_4k(peer, 1, seconds), "reads, depth 1"),
+        **faults(peer, lambda: read_4k(peer, 16, seconds), "reads, depth 16"),
+    }
+
+
+def compare(rounds: int, seconds: float, settings: dict[str, object]) -> dict[str, list[Figures]]:
+    """Both peers in turns, as lists of figures by the peer's name."""
+    OUT.mkdir(exist_ok=True)
+    source = corpus(OUT / "corpus.bin", CORPUS_MIB)
+    threads = min(len(os.sched_getaffinity(0)), 4)
+    peers: list[Callable[[], AbstractContextManager[Peer]]] = [
+        lambda: nullfs(SIZE, threads, OUT),
+        lambda: vswap(SIZE, **settings),
+    ]
+    results: dict[str, list[Figures]] = defaultdict(list)
+    for number in range(rounds):
+        for start in peers:
+            with start() as peer:
+                print(f"round {number + 1} of {rounds}: {peer.name}", file=sys.stderr)
+                results[peer.name].append(measure(peer, source, seconds))
+    return results
+
+
+def show(results: dict[str, list[Figures]]) -> None:
+    """Medians of each, with the spread, and ours over theirs."""
+    ours, limit = results["vswap"], results["do-nothing C"]
+    table = Table(title="median (least to most)", title_justify="left")
+    for column in ("figure", "vswap", "do-nothing C", "ratio"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for figure in ours[0]:
+        mine = [run[figure] for run in ours]
+        theirs = [run[figure] for run in limit if figure in run]
+        ratio = f"{statistics.median(mine) / statistics.median(theirs):.2f}" if theirs else ""
+        table.add_row(figure, _spread(mine), _spread(theirs), ratio)
+    Console(width=110).print(table)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    digits = 1 if max(values) < 1000 else 0
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each read measurement")
+    parser.add_argument("--json", type=Path, help="write every figure of every round here")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    arguments = parser.parse_args()
+    if os.geteuid():
+        print("bench: needs root for mounts and loop devices", file=sys.stderr)
+        return 2
+    pairs = (pair.partition("=") for pair in arguments.set)
+    settings = {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+    try:
+        results = compare(arguments.rounds, arguments.seconds, settings)
+    except BuildError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    show(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
