@@ -10,6 +10,7 @@ import argparse
 import errno
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -32,7 +33,7 @@ __all__ = ["main"]
 _SWITCH_SECONDS = 100e-6
 """How long a data thread waits at most while the control plane runs Python code."""
 
-_RETRY_SECONDS = 1.0
+_QUIET_SECONDS = 1.0
 _JOIN_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Worker:
         policy = Policy(settings.codec, settings.unit_pages, settings.memory_limit)
         warm_up(policy)
         self._store = Store(self._state, policy, self._wake)
-        self._store.maintain()
+        self._store.maintain(idle=True)
         self._state.buffers.populate(0, self._state.buffers.size)
         self._closed = trio.Event()
 
@@ -130,15 +131,19 @@ class Worker:
         self._channel.join(_JOIN_SECONDS)
 
     async def _maintain(self) -> None:
+        """Maintain the store when it asks for it, and once more when it has become quiet."""
+        patience = _QUIET_SECONDS
         while True:
-            await trio.lowlevel.wait_readable(self._wake_fd)
-            os.eventfd_read(self._wake_fd)
+            with trio.move_on_after(patience) as waiting:
+                await trio.lowlevel.wait_readable(self._wake_fd)
+                os.eventfd_read(self._wake_fd)
+            quiet = waiting.cancelled_caught
+            patience = math.inf if quiet else _QUIET_SECONDS
             try:
-                await trio.to_thread.run_sync(self._store.maintain)
+                await trio.to_thread.run_sync(self._store.maintain, quiet)
             except OSError as error:
                 _log.warning("no memory to keep segments ready: %s", error.strerror)
-                await trio.sleep(_RETRY_SECONDS)
-                self._wake()
+                patience = _QUIET_SECONDS
 
     async def _stop_on_signal(self, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

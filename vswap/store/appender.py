@@ -20,24 +20,37 @@ class Appender:
         self._memory = memory
         self._segment = log.take()
         self._used = 0
+        self._pages = self._size = self._huge = 0  # appended and not yet counted by the log
 
     def append(self, slot: int, pages: int, codec: int, payload: Bytes) -> int:
-        """Write a unit and count it as live; answers the entry of its first page.
+        """Write a unit; answers the entry of its first page.
 
-        The caller publishes the entry or gives it to `Log.drop`. Raises `FullError`, with
-        nothing changed, when the open segment is full and there is no other.
+        The caller calls `settle` before it publishes the entry or gives it to `Log.drop`.
+        Raises `FullError`, with nothing changed, when the open segment is full and there is
+        no other.
         """
         size = unit_size(len(payload), pages)
         if self._used + size > SEGMENT_SIZE:
             self._roll()
         position = (self._segment << SEGMENT_SHIFT) + self._used
         write_unit(self._memory, position, slot, pages, codec, payload)
-        made = entry.pack(position, size // pages, entry.HUGE if codec == STORED else 0)
-        self._log.add(self._segment, pages, made)
         self._used += size
-        return made
+        self._pages += pages
+        self._size += size
+        if codec == STORED:
+            self._huge += pages
+            return entry.pack(position, size // pages, entry.HUGE)
+        return entry.pack(position, size // pages, 0)
+
+    def settle(self) -> None:
+        """Count what has been appended as live, all at once: the log's lock is not free."""
+        if self._pages:
+            self._log.add(self._segment, self._pages, self._size, self._huge)
+            self._pages = self._size = self._huge = 0
 
     def _roll(self) -> None:
-        full, self._segment = self._segment, self._log.take()
+        fresh = self._log.take()
+        self.settle()
+        self._log.seal(self._segment)
+        self._segment = fresh
         self._used = 0
-        self._log.seal(full)

@@ -7,9 +7,11 @@ A segment's life::
                         ^ one appender writes to it
 
 Free segments are of two sorts: *ready* ones have memory behind them, faulted in, and the
-rest are holes. `maintain`, called from the background, keeps `reserve` segments ready: it
-populates what is missing and gives back what is too much. An appender that finds none ready
-takes a hole and pays for the page faults itself.
+rest are holes. `maintain`, called from the background, keeps some ready: it populates what
+is missing and gives back what is too much. An appender that finds none ready takes a hole
+and pays for the page faults itself. Populating a segment costs as much as compressing what
+goes into it, so a busy log, which frees one segment for each that it takes, is let alone
+between half and four times the reserve; at rest exactly the reserve is kept.
 
 Invariants (each named in the tests):
 
@@ -51,6 +53,9 @@ from vswap.store.entry import (
 from vswap.store.region import Region
 
 __all__ = ["Log", "LogStatistics"]
+
+_SLACK = 4
+"""How many times the reserve may be ready before some is given back at once."""
 
 _HOLE, _READY, _OPEN, _SEALED, _BUSY = range(5)
 
@@ -108,7 +113,7 @@ class Log:
         with self._lock:
             segment = self._ready.pop() if self._ready else self._take_hole()
             self._state[segment] = _OPEN
-            low = len(self._ready) < self._reserve
+            low = len(self._ready) < self._reserve // 2
         if low:
             self._wake()
         return segment
@@ -127,17 +132,15 @@ class Log:
             if not self._pages[segment]:
                 self._free(segment)
 
-    def add(self, segment: int, pages: int, entry: int) -> None:
-        """Count a unit of `pages` pages just appended, whose first page will have `entry`."""
-        size = share_of(entry) * pages
+    def add(self, segment: int, pages: int, size: int, huge: int) -> None:
+        """Count `pages` pages just appended, of `size` bytes in all, `huge` of them stored."""
         with self._lock:
             self._pages[segment] += pages
             self._bytes[segment] += size
             self._live_pages += pages
             self._live_bytes += size
-            if entry & HUGE:
-                self._live_huge += pages
-                self._huge_since += pages
+            self._live_huge += huge
+            self._huge_since += huge
 
     def drop(self, entries: Entries) -> None:
         """The pages that these entries, at least one, named are dead."""
@@ -186,16 +189,17 @@ class Log:
         """Lock held."""
         self._state[segment] = _READY
         self._ready.append(segment)
-        if len(self._ready) > self._reserve:
+        if len(self._ready) == self._reserve + 1 or len(self._ready) > _SLACK * self._reserve:
             self._wake()
 
-    def maintain(self) -> None:
-        """Bring the ready segments back to `reserve`. For the background; returns when done.
+    def maintain(self, idle: bool) -> None:
+        """Bring the ready segments near the reserve, or if `idle` to it. For the background.
 
         Raises `OSError` when the kernel has no memory to populate a segment with; the
         segment is a hole again then, and the next call tries once more.
         """
-        while (job := self._begin()) is not None:
+        most = self._reserve * (1 if idle else _SLACK)
+        while (job := self._begin(most)) is not None:
             segment, populate = job
             done = False
             try:
@@ -207,10 +211,10 @@ class Log:
             finally:
                 self._settle(segment, _READY if done else _HOLE)
 
-    def _begin(self) -> tuple[int, bool] | None:
+    def _begin(self, most: int) -> tuple[int, bool] | None:
         """Take a segment into maintenance; whether to populate or to punch it."""
         with self._lock:
-            if len(self._ready) > self._reserve:
+            if len(self._ready) > most:
                 segment, populate = self._ready.popleft(), False
             elif len(self._ready) < self._reserve and self._holes and self._in_use < self._limit:
                 segment, populate = self._take_hole(), True

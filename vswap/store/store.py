@@ -92,9 +92,12 @@ class Store:
             self._lanes.append(lane)
         return lane
 
-    def maintain(self) -> None:
-        """Background work: keep the reserve of ready segments. See `Log.maintain`."""
-        self._parts.log.maintain()
+    def maintain(self, idle: bool = False) -> None:
+        """Background work: keep segments ready. See `Log.maintain`.
+
+        To be called when `wake` has been, and with `idle` once no wake has come for a while.
+        """
+        self._parts.log.maintain(idle)
         self._note_memory()
 
     def _note_memory(self) -> int:

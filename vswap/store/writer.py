@@ -40,7 +40,7 @@ class Writer:
 
     def page(self, slot: int, data: memoryview) -> None:
         """Write one page: the commonest write, so the shortest way."""
-        staged = (slot, 1, EMPTY if is_zero_page(data, 0) else self._append(slot, data))
+        staged = self._stage_page(slot, data)
         with self._locks[slot >> CLUSTER_SHIFT]:
             self._commit(slot, 1, [staged])
 
@@ -61,13 +61,18 @@ class Writer:
         with self._locks[slot >> CLUSTER_SHIFT]:
             page = bytearray(self._reader.page_locked(slot))
             page[start : start + len(data)] = data
-            whole = memoryview(page)
-            staged = (slot, 1, EMPTY if is_zero_page(whole, 0) else self._append(slot, whole))
-            self._commit(slot, 1, [staged])
+            self._commit(slot, 1, [self._stage_page(slot, memoryview(page))])
 
     def _append(self, slot: int, data: memoryview) -> int:
         codec, payload = pack_payload(self._codec, data)
         return self._appender.append(slot, len(data) >> PAGE_SHIFT, codec, payload)
+
+    def _stage_page(self, slot: int, data: memoryview) -> _Staged:
+        if is_zero_page(data, 0):
+            return slot, 1, EMPTY
+        entry = self._append(slot, data)
+        self._appender.settle()
+        return slot, 1, entry
 
     def _stage(self, slot: int, data: memoryview) -> list[_Staged]:
         staged: list[_Staged] = []
@@ -77,8 +82,10 @@ class Writer:
                 view = data[at : at + count * PAGE_SIZE]
                 staged.append((first, count, EMPTY if zero else self._append(first, view)))
         except RequestError:
+            self._appender.settle()
             self._unstage(staged)
             raise
+        self._appender.settle()
         return staged
 
     def _unstage(self, staged: list[_Staged]) -> None:

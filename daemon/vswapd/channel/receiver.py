@@ -54,8 +54,11 @@ class Receiver:
         self._poll.register(fd, select.POLLIN)
         self._at_once = self._spinning = self._sleeping = 0
 
-    def receive(self) -> int:
+    def receive(self, alone: bool = True) -> int:
         """Wait for a request; answers its length.
+
+        Unless `alone`, other threads are serving: asking again and again would take the GIL
+        from them, so this thread sleeps at once.
 
         The first four bytes of the buffer (the request's own length) are zero from the
         beginning of the wait to its end: who finds the buffer after this process has died
@@ -66,11 +69,15 @@ class Receiver:
         if length:
             self._at_once += 1
             return length
-        if self._spin_ns and (length := self._spin()):
+        if alone and self._spin_ns and (length := self._spin()):
             self._spinning += 1
             return length
         self._sleeping += 1
         return self._sleep()
+
+    def pending(self) -> bool:
+        """Whether another request waits to be received."""
+        return bool(self._poll.poll(0))
 
     def _read(self) -> int:
         try:

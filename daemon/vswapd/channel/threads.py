@@ -30,6 +30,8 @@ class Turn:
         """Nobody's."""
         self.lock = threading.Lock()
         self.closed = False
+        self.serving = 0
+        """Threads that serve a long request at the moment; changed by who has the turn."""
 
 
 class DataThread:
@@ -87,15 +89,17 @@ class DataThread:
         """Called and left with the turn."""
         receive, router, turn = self.receiver.receive, self.router, self._turn
         while not turn.closed:
-            length = receive()
+            length = receive(not turn.serving)
             request = router.decode(length)
             if request is None:
                 continue
-            if router.is_long(request):
+            if router.is_long(request) and self.receiver.pending():
+                turn.serving += 1
                 turn.lock.release()
                 try:
                     router.serve(request, length)
                 finally:
                     turn.lock.acquire()
+                    turn.serving -= 1
             else:
                 router.serve(request, length)
