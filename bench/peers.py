@@ -40,7 +40,7 @@ class Peer:
         if stats.exists():
             named: str = json.loads(stats.read_text())["data_threads"]
             return [int(thread) for thread in named.split(",")]
-        return [int(task) for task in os.listdir(f"/proc/{self.pid}/task")]
+        return [int(task.name) for task in Path(f"/proc/{self.pid}/task").iterdir()]
 
     def cpu_seconds(self) -> float:
         """Processor time of the serving process so far, to the nanosecond."""

@@ -75,7 +75,7 @@ class Worker:
         policy = Policy(settings.codec, settings.unit_pages, settings.memory_limit)
         warm_up(policy)
         self._store = Store(self._state, policy, self._wake)
-        self._store.maintain(idle=True)
+        self._store.maintain(idle=True)  # the data threads' open segments come out of these
         self._state.buffers.populate(0, self._state.buffers.size)
         self._closed = trio.Event()
 
@@ -113,6 +113,7 @@ class Worker:
             prepare=_prepare_thread,
             on_end=lambda: token.run_sync_soon(self._closed.set),
         )
+        self._store.maintain(idle=True)  # and are made up for
         control = Control({})
         self._bridge.start(Namespace(self._settings.size, self._report, control))
         async with trio.open_nursery() as nursery:

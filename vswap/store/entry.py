@@ -22,9 +22,6 @@ the division leaves nothing over.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from vswap.geometry import SEGMENT_SHIFT
 
 __all__ = [
@@ -40,16 +37,13 @@ __all__ = [
     "SHARE_MASK",
     "SHARE_SHIFT",
     "UNIT_SHIFT",
-    "Entries",
+    "first_entry_after",
     "index_of",
     "pack",
     "position_of",
     "segment_of",
     "share_of",
 ]
-
-Entries = list[int] | npt.NDArray[np.uint64]
-"""Some entries: a list where they are few, an array where they are many."""
 
 EMPTY = 0
 KIND_CACHE = 1
@@ -85,6 +79,11 @@ def position_of(entry: int) -> int:
 def segment_of(entry: int) -> int:
     """Number of the segment that holds the unit."""
     return entry >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK
+
+
+def first_entry_after(segment: int) -> int:
+    """A bound: front-cache entries below it are of this segment or of one before it."""
+    return KIND_CACHE << _KIND_SHIFT | (segment + 1) << SEGMENT_OFFSET_SHIFT
 
 
 def index_of(entry: int) -> int:

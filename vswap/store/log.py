@@ -30,6 +30,7 @@ small arrays and never while memory is populated or punched.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,13 +43,10 @@ from vswap.geometry import SEGMENT_SHIFT, SEGMENT_SIZE
 from vswap.store.entry import (
     ALIGNMENT,
     HUGE,
-    SEGMENT_MASK,
-    SEGMENT_OFFSET_SHIFT,
     SHARE_MASK,
     SHARE_SHIFT,
-    Entries,
+    first_entry_after,
     segment_of,
-    share_of,
 )
 from vswap.store.region import Region
 
@@ -142,48 +140,26 @@ class Log:
             self._live_huge += huge
             self._huge_since += huge
 
-    def drop(self, entries: Entries) -> None:
-        """The pages that these entries, at least one, named are dead."""
+    def drop(self, entries: list[int]) -> None:
+        """The pages that these entries named are dead."""
+        entries = sorted(entries)  # by segment, which is all that is above the offset
+        at = 0
         with self._lock:
-            if isinstance(entries, list):
-                self._drop_few(entries)
-            else:
-                self._drop_many(entries)
-            self._live_pages -= len(entries)
+            while at < len(entries):
+                segment = segment_of(entries[at])
+                end = bisect_left(entries, first_entry_after(segment), at)
+                self._drop_from(segment, entries[at:end])
+                at = end
 
-    def _drop_few(self, entries: list[int]) -> None:
-        """Runs of entries in one segment, which is what a range mostly has, at once."""
-        segment = segment_of(entries[0])
-        pages = shares = 0
-        for entry in entries:
-            if entry >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK != segment:
-                self._subtract(segment, pages, shares * ALIGNMENT)
-                segment = segment_of(entry)
-                pages = shares = 0
-            pages += 1
-            shares += entry >> SHARE_SHIFT & SHARE_MASK
-            self._live_huge -= entry & HUGE
-        self._subtract(segment, pages, shares * ALIGNMENT)
-
-    def _subtract(self, segment: int, pages: int, size: int) -> None:
-        self._live_bytes -= size
+    def _drop_from(self, segment: int, entries: list[int]) -> None:
+        size = sum([entry >> SHARE_SHIFT & SHARE_MASK for entry in entries]) * ALIGNMENT
         self._bytes[segment] -= size
-        self._pages[segment] -= pages
+        self._pages[segment] -= len(entries)
+        self._live_bytes -= size
+        self._live_pages -= len(entries)
+        self._live_huge -= sum([entry & HUGE for entry in entries])
         if not self._pages[segment] and self._state[segment] == _SEALED:
             self._free(segment)
-
-    def _drop_many(self, entries: npt.NDArray[np.uint64]) -> None:
-        shares = (entries >> SHARE_SHIFT & SHARE_MASK).astype(np.int64) * ALIGNMENT
-        in_segment = (entries >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK).astype(np.int64)
-        segments, which = np.unique(in_segment, return_inverse=True)
-        self._live_bytes -= int(shares.sum())
-        self._live_huge -= int((entries & HUGE).sum())
-        # bincount sums in doubles, which are exact far beyond a segment's size.
-        self.bytes[segments] -= np.bincount(which, shares).astype(np.int32)
-        self.pages[segments] -= np.bincount(which).astype(np.int32)
-        for segment in segments[self.pages[segments] == 0].tolist():
-            if self._state[segment] == _SEALED:
-                self._free(segment)
 
     def _free(self, segment: int) -> None:
         """Lock held."""

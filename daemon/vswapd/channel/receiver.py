@@ -106,7 +106,7 @@ class Receiver:
         return length
 
     def _adapt(self, slept_ns: int) -> None:
-        if slept_ns > self._spin_max_ns:
+        if slept_ns > 2 * self._spin_max_ns:
             self._spin_ns = 0
         else:
             grown = max(self._spin_ns * 2, _GROW_FROM_NS)

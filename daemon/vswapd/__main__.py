@@ -1,0 +1,10 @@
+"""`python -m vswapd`: the same as the installed command."""
+
+from __future__ import annotations
+
+import sys
+
+from vswapd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""A bar that shows how far something is, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["bar"]
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar while the block runs; it gets a function to call with the bytes done.
+
+    Drawn only when that is called: no thread that would run while a child is started.
+    """
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done: progress.update(task, completed=done, refresh=True)

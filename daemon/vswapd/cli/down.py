@@ -1,0 +1,88 @@
+"""`vswap down`: swap off, loop device detached, daemon gone."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import ExitStack, suppress
+
+import click
+
+from vswap.errors import UserError
+from vswapd.cli.daemon import EXIT_SECONDS, log_path, remove_log
+from vswapd.cli.interrupt import Interrupts, StoppedError, interrupts
+from vswapd.cli.place import remove_own_mount, unmount
+from vswapd.cli.status import read_stats
+from vswapd.cli.swapoff import swap_off
+from vswapd.mounts import Device, find_device, loop_devices
+from vswapd.swapdev import detach_loop, swap_area
+
+__all__ = ["down"]
+
+
+@click.command()
+@click.argument("device", required=False)
+def down(device: str | None) -> None:
+    """Disable swap, detach the loop device, stop the daemon.
+
+    DEVICE is a name or a mount point; it may be left out when there is only one. Refuses,
+    and changes nothing, when memory does not suffice for what is swapped out. Ctrl-C stops
+    it at any time: what is not back yet stays swapped out.
+    """
+    chosen = find_device(device)
+    loops = loop_devices(chosen)
+    if loops and os.geteuid() != 0:
+        raise UserError(f"{chosen.name} is attached to {loops[0]}: down needs root")
+    with interrupts() as signals:
+        try:
+            _take_down(chosen, loops, signals)
+        except KeyboardInterrupt:
+            raise StoppedError(f"interrupted; `vswap down {chosen.mount}` goes on") from None
+
+
+def _take_down(device: Device, loops: list[str], signals: Interrupts) -> None:
+    for loop in loops:
+        area = swap_area(loop)
+        if area:
+            swap_off(device, area, signals)
+        with signals.held():
+            detach_loop(loop)
+    with ExitStack() as watched:
+        running = _watch(device, watched)
+        unmount(device.mount)
+        remove_own_mount(device.mount)
+        _wait_end(device, running)
+    if running:  # else it died before, and its log may tell why
+        remove_log(log_path(device.name))
+
+
+def _watch(device: Device, watched: ExitStack) -> dict[int, int]:
+    """The device's processes by their pidfds, to be had only while the daemon answers.
+
+    They are waited for and no more: a file on somebody's mount names them, which is no
+    reason to kill.
+    """
+    running: dict[int, int] = {}
+    with suppress(UserError):
+        stats = read_stats(device)
+        for pid in {stats.get("supervisor_pid"), stats.get("worker_pid")}:
+            if isinstance(pid, int) and pid > 1:
+                with suppress(ProcessLookupError):
+                    pidfd = os.pidfd_open(pid)
+                    watched.callback(os.close, pidfd)
+                    running[pidfd] = pid
+    return running
+
+
+def _wait_end(device: Device, running: dict[int, int]) -> None:
+    """Wait until all have ended. Raises `UserError` if one takes too long."""
+    deadline = time.monotonic() + EXIT_SECONDS
+    for pidfd, pid in running.items():
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise UserError(
+                f"{device.mount} is unmounted, but its daemon (process {pid}) still runs after "
+                f"{EXIT_SECONDS:g} s; `kill {pid}` ends it"
+            )

@@ -1,0 +1,90 @@
+"""The options that say what a device is to be, shared by `up` and `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+import click
+
+from vswapd.cli.place import DEFAULT_MOUNT
+from vswapd.config import CODECS, UNIT_PAGES, Settings, device_name, parse_size
+
+__all__ = ["StoreOptions", "make_settings", "store_options"]
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+class StoreOptions(TypedDict):
+    """What `store_options` passes to the command, as it was typed."""
+
+    size: str
+    memory_limit: str | None
+    codec: str
+    unit_pages: int
+    threads: int
+    spin_us: int
+
+
+# Choices are left to Settings, which says the same to those who come another way.
+_OPTIONS = (
+    click.option(
+        "--size", metavar="SIZE", default="1G", show_default=True, help="Size of the device."
+    ),
+    click.option("--memory-limit", metavar="SIZE", help="Most memory that its pages may take."),
+    click.option(
+        "--codec", default="lz4", show_default=True, metavar="|".join(CODECS), help="Compression."
+    ),
+    click.option(
+        "--unit-pages",
+        type=int,
+        default=4,
+        show_default=True,
+        metavar="|".join(map(str, UNIT_PAGES)),
+        help="Most pages that are compressed together.",
+    ),
+    click.option(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Threads that serve requests. [default: one per processor, at most 4]",
+    ),
+    click.option(
+        "--spin-us",
+        type=int,
+        default=50,
+        show_default=True,
+        metavar="N",
+        help="Longest that a thread looks for the next request before it sleeps, in microseconds.",
+    ),
+)
+
+
+def store_options(command: _Command) -> _Command:
+    """Give a command the options of `StoreOptions`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def make_settings(
+    mount: str | None, options: StoreOptions, *, allow_fusermount: bool = False
+) -> Settings:
+    """The settings for a device at `mount`, a path as `resolve` returns it, or the default.
+
+    Raises `UserError`.
+    """
+    point = mount or DEFAULT_MOUNT
+    limit = options["memory_limit"]
+    return Settings(
+        name=device_name(point),
+        mount=point,
+        size=parse_size(options["size"]),
+        codec=options["codec"],
+        unit_pages=options["unit_pages"],
+        threads=options["threads"],
+        spin_us=options["spin_us"],
+        memory_limit=None if limit is None else parse_size(limit, "memory-limit"),
+        allow_fusermount=allow_fusermount,
+    )

@@ -1,0 +1,160 @@
+"""Taking back what is swapped out, with progress, so that it can be stopped at any time."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+
+from vswap.errors import UserError
+from vswap.geometry import PAGE_SIZE
+from vswapd.cli.cgroups import groups, tightest
+from vswapd.cli.interrupt import Interrupts, StoppedError
+from vswapd.cli.status import read_stats
+from vswapd.cli.text import human
+from vswapd.mounts import Device
+from vswapd.swapdev import (
+    SwapArea,
+    room_for_swapoff,
+    start_swapoff,
+    swap_area,
+    swap_areas,
+)
+
+__all__ = ["Progress", "swap_off"]
+
+_POLL_SECONDS = 0.2
+# swapoff looks for a signal only between two processes, and one can take minutes to bring
+# back. So what is waited for is an end, or no progress for this long.
+_IDLE_SECONDS = 10.0
+
+
+def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
+    """Disable swap on `area`, which is the device's.
+
+    Raises `UserError` when memory does not suffice or swapoff fails, and `StoppedError`; the
+    area is enabled then, and what is on it is still there.
+    """
+    _check_room(device, area)
+    with signals.held():
+        process = start_swapoff(area.path)
+    with _meter(device, area) as show:
+        try:
+            while not _ended(process, _POLL_SECONDS):
+                show()
+        except KeyboardInterrupt:
+            _stop(process, device, area, show)
+    _, said = process.communicate()
+    if process.returncode and swap_area(area.path):  # else another swapoff was first
+        reason = said.decode(errors="replace").strip().splitlines()
+        why = reason[-1] if reason else f"exit code {process.returncode}"
+        raise UserError(f"swap is still on: {why}")
+
+
+def _check_room(device: Device, area: SwapArea) -> None:
+    """Raise `UserError` if somebody would be killed for the memory."""
+    missing = room_for_swapoff(area)
+    if missing:
+        raise UserError(
+            f"not enough memory to take back the {human(area.used)} on {device.name}: "
+            f"{human(missing)} more is needed; stop something or add other swap, then try again"
+        )
+    elsewhere = sum(other.size for other in swap_areas() if other.path != area.path)
+    tight = tightest(groups(), elsewhere)
+    if tight:
+        raise UserError(
+            f"the memory limit of cgroup {tight.path} is {human(tight.missing(elsewhere))} too low "
+            f"to take back what it has on {device.name}, and processes in it would be killed; "
+            "raise the limit or stop some, then try again"
+        )
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _stop(
+    process: subprocess.Popen[bytes], device: Device, area: SwapArea, show: Callable[[], None]
+) -> NoReturn:
+    """Interrupt swapoff, wait until it heeds that, and say what came of it."""
+    process.send_signal(signal.SIGINT)
+    click.echo("stopping when the process that is being brought back is whole", err=True)
+    used, idle = area.used, 0.0
+    while not _ended(process, _POLL_SECONDS):
+        show()
+        now = swap_area(area.path)
+        idle = idle + _POLL_SECONDS if now and now.used >= used else 0.0
+        used = now.used if now else 0
+        if idle > _IDLE_SECONDS:
+            raise StoppedError(
+                f"interrupted; swapoff of {area.path} hangs, swap is on until it ends"
+            )
+    process.communicate()
+    if swap_area(area.path):
+        raise StoppedError("interrupted; swap is still on, nothing was lost")
+    raise StoppedError(f"interrupted; swap is off by now, `vswap down {device.name}` does the rest")
+
+
+class Progress:
+    """How much of `used` bytes is back: by the kernel's count or the daemon's, what is ahead.
+
+    The daemon is asked only as long as it answers; what it does not say, the kernel does.
+    """
+
+    def __init__(self, device: Device, used: int) -> None:
+        """Nothing is back yet."""
+        self._device = device
+        self._used = used
+        self._pages_at_start = self._pages()
+        self.back = 0
+
+    def update(self, used: int) -> int:
+        """The bytes that are back, never less than before; `used` is the kernel's count."""
+        back = max(self.back, self._used - used)
+        if self._pages_at_start:
+            pages = self._pages()
+            if pages is None:
+                self._pages_at_start = None
+            else:
+                back = max(back, (self._pages_at_start - pages) * PAGE_SIZE)
+        self.back = min(back, self._used)
+        return self.back
+
+    def _pages(self) -> int | None:
+        """The pages that the daemon holds."""
+        try:
+            stats = read_stats(self._device)
+        except UserError:
+            return None
+        counts = [stats.get(name) for name in ("stored_pages", "zero_pages")]
+        return sum(count for count in counts if isinstance(count, int))
+
+
+@contextmanager
+def _meter(device: Device, area: SwapArea) -> Iterator[Callable[[], None]]:
+    """Tell about progress on stderr: a bar on a terminal, else a line before and after."""
+    if not sys.stderr.isatty():
+        click.echo(f"swapoff of {area.path}: {human(area.used)} to take back", err=True)
+        yield lambda: None
+        click.echo(f"swapoff of {area.path}: done", err=True)
+        return
+    from vswapd.cli.bar import bar  # noqa: PLC0415  # it takes longer than most commands do
+
+    progress = Progress(device, area.used)
+    with bar(f"swapoff {area.path}", area.used) as draw:
+
+        def show() -> None:
+            now = swap_area(area.path)
+            draw(progress.update(now.used if now else 0))
+
+        show()
+        yield show

@@ -1,0 +1,175 @@
+"""What one device is asked to be, checked in one place.
+
+A `Settings` that exists is valid: whatever made it (the command line, the JSON that a
+worker is started with), a mistake is a `UserError` whose one line names the setting, the
+value that is wrong and what would be right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from pathlib import PurePath
+
+from vswap.errors import UserError
+from vswap.geometry import Geometry
+
+__all__ = ["CODECS", "DEFAULT_SIZE", "UNIT_PAGES", "Settings", "device_name", "parse_size"]
+
+CODECS = ("lz4", "zstd", "stored")
+UNIT_PAGES = (1, 2, 4, 8, 16)
+DEFAULT_SIZE = 1 << 30
+MIN_MEMORY_LIMIT = 8 << 20  # an open segment for each of 4 threads, and as many to clean into
+MAX_THREADS = 64
+MAX_SPIN_US = 10_000
+DEFAULT_MAX_THREADS = 4
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_SIZE = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgtpe])(?:i?b|i)?|b)?", re.I)
+_SIZE_MAX_CHARS = 64  # Python refuses to convert much longer numbers, with a ValueError
+
+
+def parse_size(text: str, what: str = "size") -> int:
+    """Bytes in `text`: "4096", "64k", "512M", "1.5GiB". Units are powers of 1024.
+
+    The arithmetic is exact. `what` names the setting in the error. Raises `UserError` for
+    what is no size, is not more than zero, or is no whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text.strip()) if len(text) <= _SIZE_MAX_CHARS else None
+    if match is None:
+        shown = text if len(text) <= _SIZE_MAX_CHARS else text[:16] + "..."
+        raise UserError(f"{what} {shown!r} is not a size; write it like 512M or 1.5G")
+    sign, number, unit = match.groups()
+    value = Fraction(number) * 1024 ** (" kmgtpe".index(unit.lower()) if unit else 0)
+    if sign == "-" or value == 0:
+        raise UserError(f"{what} must be more than zero, not {text.strip()}")
+    if value.denominator != 1:
+        raise UserError(f"{what} must be a whole number of bytes, and {text.strip()} is not")
+    return int(value)
+
+
+def device_name(mount: str) -> str:
+    """The device's name: the last component of its mount point. `UserError` if it is none."""
+    name = PurePath(mount).name
+    _check_name(name, f"mount point {mount!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One device. `size` and `memory_limit` in bytes, `spin_us` in microseconds.
+
+    `threads` 0 becomes the number of processors this process may use, at most 4.
+    `unit_pages` is the most pages that are compressed together. `allow_fusermount` mounts
+    through fusermount3, for a process that is not root. Raises `UserError`.
+    """
+
+    name: str
+    mount: str
+    size: int
+    codec: str = "lz4"
+    unit_pages: int = 4
+    threads: int = 0
+    spin_us: int = 50
+    memory_limit: int | None = None
+    allow_fusermount: bool = False
+
+    def __post_init__(self) -> None:
+        """Resolve the defaults that depend on the machine, then check every setting."""
+        if self.threads == 0:
+            usable = len(os.sched_getaffinity(0))
+            object.__setattr__(self, "threads", min(usable, DEFAULT_MAX_THREADS))
+        Geometry(self.size)
+        for check in _CHECKS:
+            check(self)
+
+    def to_json(self) -> str:
+        """One line that `from_json` turns back into an equal value."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings in `text`. Raises `UserError` for anything that holds none."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"settings are not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise UserError("settings must be a JSON object")
+        _check_fields(values)
+        return cls(**values)
+
+
+# What JSON value each field takes. bool is an int to Python, so types are compared exactly.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "mount": (str,),
+    "size": (int,),
+    "codec": (str,),
+    "unit_pages": (int,),
+    "threads": (int,),
+    "spin_us": (int,),
+    "memory_limit": (int, type(None)),
+    "allow_fusermount": (bool,),
+}
+_REQUIRED = ("name", "mount", "size")
+assert list(_TYPES) == [field.name for field in fields(Settings)]
+
+
+def _check_fields(values: dict[str, object]) -> None:
+    for key in _REQUIRED:
+        if key not in values:
+            raise UserError(f"settings lack {key!r}")
+    for key, value in values.items():
+        if key not in _TYPES:
+            raise UserError(f"settings know no {key!r}")
+        if type(value) not in _TYPES[key]:
+            raise UserError(f"settings hold a {type(value).__name__} for {key!r}: {value!r}")
+
+
+def _check_name(name: str, of: str) -> None:
+    if not _NAME.fullmatch(name) or not name.strip("."):
+        raise UserError(
+            f"{of} gives no usable name; its last part may hold only letters, digits, _ . and -"
+        )
+
+
+def _check_mount(settings: Settings) -> None:
+    _check_name(settings.name, f"device name {settings.name!r}")
+    if not PurePath(settings.mount).is_absolute():
+        raise UserError(f"mount point {settings.mount!r} must be an absolute path")
+    if "\0" in settings.mount:
+        raise UserError(f"mount point {settings.mount!r} is no path")
+
+
+def _check_codec(settings: Settings) -> None:
+    if settings.codec not in CODECS:
+        raise UserError(f"unknown codec {settings.codec!r}; choose one of {', '.join(CODECS)}")
+
+
+def _check_numbers(settings: Settings) -> None:
+    if settings.unit_pages not in UNIT_PAGES:
+        choices = ", ".join(map(str, UNIT_PAGES))
+        raise UserError(f"unit-pages must be one of {choices}, not {settings.unit_pages}")
+    if not 1 <= settings.threads <= MAX_THREADS:
+        raise UserError(f"threads must be from 1 to {MAX_THREADS}, not {settings.threads}")
+    if not 0 <= settings.spin_us <= MAX_SPIN_US:
+        raise UserError(f"spin-us must be from 0 to {MAX_SPIN_US}, not {settings.spin_us}")
+
+
+def _check_memory_limit(settings: Settings) -> None:
+    limit = settings.memory_limit
+    if limit is not None and limit < MIN_MEMORY_LIMIT:
+        raise UserError(f"memory-limit must be at least 8 MiB, not {limit} bytes")
+
+
+_CHECKS: tuple[Callable[[Settings], None], ...] = (
+    _check_mount,
+    _check_codec,
+    _check_numbers,
+    _check_memory_limit,
+)

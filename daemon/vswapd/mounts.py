@@ -1,0 +1,212 @@
+"""Find vswap's mounts, and touch them without being caught by a daemon that hangs.
+
+A process that waits for an answer over FUSE cannot even be killed once the daemon has taken
+its request. So no command opens or stats anything on a mount itself: mounts are found in
+mountinfo, loop devices in sysfs, and files are read by a child that is killed when its time
+is up, and not waited for if it does not go.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vswap.errors import UserError
+from vswapd.swapdev import Ended, run_program, unescape
+
+__all__ = [
+    "ANSWER_SECONDS",
+    "FSTYPE",
+    "Device",
+    "devices",
+    "find_device",
+    "holders",
+    "is_mount_point",
+    "loop_devices",
+    "mount_points",
+    "parse_mountinfo",
+    "read_file",
+    "resolve",
+    "write_ctl",
+]
+
+FSTYPE = "fuse.vswap"
+ANSWER_SECONDS = 5.0
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_SYS_BLOCK = Path("/sys/block")
+_MAX_LINKS = 40
+
+
+@dataclass(frozen=True)
+class Device:
+    """A vswap device that is mounted, whether or not its daemon still answers."""
+
+    name: str
+    mount: str
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo. `device` is the "major:minor" that tells mounts of one thing."""
+
+    device: str
+    root: str
+    point: str
+    fstype: str
+    source: str
+
+
+def parse_mountinfo(text: bytes) -> Iterator[Mount]:
+    """The mounts in `text`, proc(5)'s mountinfo: a later one may cover an earlier one."""
+    for line in text.splitlines():
+        mount, separator, origin = line.partition(b" - ")
+        fields, origins = mount.split(b" "), origin.split(b" ")
+        if separator and len(fields) >= 6 and len(origins) >= 2:
+            named = (fields[2], fields[3], fields[4], origins[0], origins[1])
+            yield Mount(*map(unescape, named))
+
+
+def devices() -> list[Device]:
+    """The vswap devices mounted here, in the order of mounting; bind mounts are left out."""
+    found: dict[str, Device] = {}
+    for mount in parse_mountinfo(_MOUNTINFO.read_bytes()):
+        if mount.fstype == FSTYPE and mount.root == "/":
+            found.setdefault(mount.device, Device(mount.source, mount.point))
+    return list(found.values())
+
+
+def mount_points(fstype: str) -> list[str]:
+    """Where file systems of a type are mounted."""
+    return [m.point for m in parse_mountinfo(_MOUNTINFO.read_bytes()) if m.fstype == fstype]
+
+
+def is_mount_point(path: str) -> bool:
+    """Whether anything is mounted at `path`, an absolute path as `resolve` returns it."""
+    return any(mount.point == path for mount in parse_mountinfo(_MOUNTINFO.read_bytes()))
+
+
+def resolve(path: str) -> str:
+    """`path` as mountinfo has it: absolute, and without symbolic links.
+
+    Unlike `os.path.realpath` it does not touch what is mounted at the path itself.
+    """
+    point = Path(path)
+    for _ in range(_MAX_LINKS):
+        if point.name in ("", ".."):
+            return os.path.realpath(point)
+        point = Path(os.path.realpath(point.parent)) / point.name
+        if is_mount_point(str(point)) or not point.is_symlink():
+            return str(point)
+        point = point.parent / point.readlink()
+    raise UserError(f"{path} leads through too many symbolic links")
+
+
+def find_device(selector: str | None) -> Device:
+    """The device with this name or mount point; without either, the only one there is.
+
+    Raises `UserError`, which tells what is there.
+    """
+    present = devices()
+    if selector is None:
+        matching = present
+    elif "/" in selector:
+        point = resolve(selector)
+        matching = [device for device in present if device.mount == point]
+    else:
+        matching = [device for device in present if device.name == selector]
+    if len(matching) == 1:
+        return matching[0]
+    raise UserError(_why_not_one(selector, present, matching))
+
+
+def _why_not_one(selector: str | None, present: list[Device], matching: list[Device]) -> str:
+    if not present:
+        return "no vswap device is here; `vswap up` makes one"
+    there = ", ".join(f"{device.name} at {device.mount}" for device in matching or present)
+    if matching and selector is not None:
+        return f"several devices are called {selector}; give the mount point of one: {there}"
+    if matching:
+        return f"there are several devices; name one of: {there}"
+    return f"no device {selector}; there is: {there}"
+
+
+def loop_devices(device: Device) -> list[str]:
+    """The loop devices (`/dev/loopN`) that are attached to the device's swap file."""
+    swap_file = os.fsencode(device.mount) + b"/swap"
+    found = []
+    for entry in sorted(_SYS_BLOCK.glob("loop*")):
+        with suppress(FileNotFoundError):  # detached ones have no such directory
+            backing = (entry / "loop/backing_file").read_bytes()
+            if backing.removesuffix(b"\n") == swap_file:
+                found.append(f"/dev/{entry.name}")
+    return found
+
+
+def holders(mount: str) -> list[str]:
+    """Processes with a file on the mount open or in it, as `name (pid)`, for messages.
+
+    Reads links in /proc only, which does not touch the mount.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended, or is not ours to look at
+            links = [process / "cwd", process / "root", *(process / "fd").iterdir()]
+            if any(_lies_in(str(link.readlink()), mount) for link in links):
+                found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+    return found
+
+
+def _lies_in(path: str, mount: str) -> bool:
+    return path == mount or path.startswith(mount.rstrip("/") + "/")
+
+
+def read_file(device: Device, name: str, timeout: float = ANSWER_SECONDS) -> bytes:
+    """The contents of a small file in the mount, at most `timeout` seconds from now.
+
+    Raises `UserError` when the daemon does not answer, is gone, or answers with an error.
+    """
+    ended = _on_mount(device, ["cat", "--", f"{device.mount}/{name}"], timeout)
+    if ended.code:
+        raise UserError(_failure(device, ended))
+    return ended.stdout
+
+
+def write_ctl(device: Device, command: str, timeout: float = ANSWER_SECONDS) -> str:
+    """Give the daemon a command and return the result, which ctl then holds.
+
+    Raises `UserError`: with the reason that ctl holds if the command was refused (EINVAL).
+    """
+    target = f"of={device.mount}/ctl"
+    # One write of the whole, and neither O_CREAT nor O_TRUNC: the file has no length to cut.
+    argv = ["dd", target, "bs=64K", "conv=notrunc,nocreat", "status=none"]
+    ended = _on_mount(device, argv, timeout, os.fsencode(command) + b"\n")
+    if ended.code and not _says(ended, errno.EINVAL):
+        raise UserError(_failure(device, ended))
+    result = read_file(device, "ctl", timeout).decode(errors="replace").strip()
+    if ended.code:
+        reason = result.removeprefix("error: ")
+        raise UserError(reason or f"the daemon of {device.name} refused {command!r}")
+    return result
+
+
+def _on_mount(device: Device, argv: list[str], timeout: float, stdin: bytes = b"") -> Ended:
+    try:
+        return run_program(argv, timeout, stdin)
+    except TimeoutError:
+        raise UserError(
+            f"the daemon of {device.name} does not answer (waited {timeout:g} s)"
+        ) from None
+
+
+def _failure(device: Device, ended: Ended) -> str:
+    if _says(ended, errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV):
+        return f"the daemon of {device.name} is gone; `vswap down {device.name}` clears the rest"
+    return f"the daemon of {device.name} cannot be asked: {ended.last_line}"
+
+
+def _says(ended: Ended, *codes: int) -> bool:
+    return any(ended.last_line.endswith(os.strerror(code)) for code in codes)

@@ -1,0 +1,120 @@
+"""A kernel made of a socket: one message is one request or one reply, as on /dev/fuse."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from vswap.geometry import PAGE_SIZE, Geometry
+from vswap.store import Lane, Policy, Shape, State, Store
+
+SECONDS = 10
+HEADER = struct.Struct("<IIQQIIIHH")
+LOOKUP, FORGET, GETATTR, OPEN, READ, WRITE, INIT = 1, 2, 3, 14, 15, 16, 26
+INTERRUPT, BATCH_FORGET, FALLOCATE, LSEEK = 36, 42, 43, 46
+
+
+@dataclass
+class Kernel:
+    """The kernel's side of a connection. `fd` is what stands for the daemon's /dev/fuse."""
+
+    side: socket.socket
+    device: socket.socket
+    swap: int = 2
+    unique: int = field(default=0x1000, init=False)
+
+    @property
+    def fd(self) -> int:
+        return self.device.fileno()
+
+    def send(self, request: bytes) -> None:
+        self.side.send(request)
+
+    def reply(self) -> bytes:
+        """The next reply; fails the test if there is none in time."""
+        return self.side.recv(1 << 21)
+
+    def has_reply(self) -> bool:
+        poll = select.poll()
+        poll.register(self.side, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def hang_up(self) -> None:
+        """What unmounting looks like from the device (see `kernel`)."""
+        self.side.close()
+
+    def request(
+        self, opcode: int, body: bytes, *, nodeid: int = 2, unique: int | None = None
+    ) -> bytes:
+        """A request with poison in all that nobody should look at."""
+        if unique is None:
+            self.unique += 2
+            unique = self.unique
+        length = HEADER.size + len(body)
+        ids = (unique, nodeid, 0xD1D1D1D1, 0xD2D2D2D2, 0xD3D3D3D3)
+        return HEADER.pack(length, opcode, *ids, 0, 0xD4D4) + body
+
+    def read(self, offset: int, size: int, *, nodeid: int = 2, unique: int | None = None) -> bytes:
+        body = struct.pack("<QQIIQII", 0, offset, size, 0xE1, 0xE2, 0xE3, 0xE4)
+        return self.request(READ, body, nodeid=nodeid, unique=unique)
+
+    def write(
+        self, offset: int, data: bytes, *, nodeid: int = 2, unique: int | None = None
+    ) -> bytes:
+        body = struct.pack("<QQIIQII", 0, offset, len(data), 0xE1, 0xE2, 0xE3, 0xE4) + data
+        return self.request(WRITE, body, nodeid=nodeid, unique=unique)
+
+    def fallocate(self, offset: int, length: int, mode: int) -> bytes:
+        return self.request(FALLOCATE, struct.pack("<QQQII", 0, offset, length, mode, 0xE1E1))
+
+    def lseek(self, offset: int, whence: int) -> bytes:
+        return self.request(LSEEK, struct.pack("<QQII", 0, offset, whence, 0xE1E1))
+
+    def open(self, *, nodeid: int = 2) -> bytes:
+        return self.request(OPEN, struct.pack("<II", os.O_RDWR, 0), nodeid=nodeid)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+    """The device does not block. Where a socket ends with 0 bytes, /dev/fuse says ENODEV."""
+    side, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    side.settimeout(SECONDS)
+    device.setblocking(False)
+    real = os.readv
+
+    def readv(fd: int, buffers: list[memoryview]) -> int:
+        length = real(fd, buffers)
+        if not length:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        return length
+
+    monkeypatch.setattr(os, "readv", readv)
+    with side, device:
+        yield Kernel(side, device)
+
+
+@dataclass
+class Small:
+    """A device of 4 MiB on a real store, that never compresses pages together."""
+
+    state: State
+    store: Store
+    lane: Lane
+
+
+@pytest.fixture
+def small(request: pytest.FixtureRequest) -> Iterator[Small]:
+    """Parametrize it indirectly with the fields of a `Policy`."""
+    shape = Shape(Geometry(4 << 20), segments=24, buffers=2, buffer_size=257 * PAGE_SIZE)
+    state = State.create(shape)
+    options = {"codec": "stored", "unit_pages": 1, "reserve": 0, **getattr(request, "param", {})}
+    store = Store(state, Policy(**options))
+    yield Small(state, store, store.lane())
+    state.close()

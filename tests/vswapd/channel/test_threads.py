@@ -1,0 +1,307 @@
+"""The data threads: one receives, the others serve, and all end together."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vswap.errors import RangeError
+from vswap.store import Lane
+from vswapd.channel.receiver import Receiver
+from vswapd.channel.router import Router
+from vswapd.channel.threads import DataThread, Turn
+
+if TYPE_CHECKING:
+    from tests.vswapd.channel.conftest import Kernel
+
+SECONDS = 10
+PAGE = 4096
+LONG = 64 << 10
+OUT = struct.Struct("<IiQ")
+
+
+def ok(unique: int, body: bytes) -> bytes:
+    return OUT.pack(OUT.size + len(body), 0, unique) + body
+
+
+def eventually(true: Callable[[], bool], seconds: float = SECONDS) -> bool:
+    """Whether it becomes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+@dataclass
+class SlowLane:
+    """Reads are answered at once; everything else takes until `go`."""
+
+    size: int = 4 << 20
+    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go: threading.Event = field(default_factory=threading.Event)
+
+    def read(self, offset: int, size: int) -> list[bytes]:
+        if size >= LONG:
+            self._wait()
+        return [bytes(size)]
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self._wait()
+
+    def discard(self, offset: int, length: int) -> None:
+        self._wait()
+
+    def seek(self, offset: int, whence: int) -> int:
+        self._wait()
+        return offset
+
+    def _wait(self) -> None:
+        self.entered.release()
+        if not self.go.wait(SECONDS):
+            raise RangeError("nobody said go")
+
+    def wait_entered(self) -> None:
+        assert self.entered.acquire(timeout=SECONDS)
+
+
+@dataclass
+class Served:
+    """A connection with two data threads on one lane."""
+
+    kernel: Kernel
+    lane: SlowLane
+    turn: Turn
+    buffers: list[memoryview]
+    threads: list[DataThread]
+    ended: list[str]
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join(SECONDS)
+
+    def alive(self) -> list[bool]:
+        return [thread._thread.is_alive() for thread in self.threads]
+
+
+def nothing() -> None:
+    pass
+
+
+@contextmanager
+def serving(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[Served]:
+    turn, slow = Turn(), SlowLane()
+    lane: Lane = slow  # type: ignore[assignment]
+    buffers = [memoryview(bytearray(80 + (1 << 20))) for _ in range(2)]
+    ended: list[str] = []
+    threads = []
+    for index, buffer in enumerate(buffers):
+        receiver = Receiver(kernel.fd, buffer, 0)
+        router = Router(kernel.fd, buffer, lane, lambda request: True)
+        on_end = lambda: ended.append(threading.current_thread().name)  # noqa: E731
+        threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
+    served = Served(kernel, slow, turn, buffers, threads, ended)
+    for thread in threads:
+        thread.start()
+    try:
+        yield served
+    finally:
+        slow.go.set()
+        kernel.hang_up()
+        served.join()
+
+
+@pytest.fixture
+def served(kernel: Kernel) -> Iterator[Served]:
+    with serving(kernel) as made:
+        yield made
+    assert made.alive() == [False, False]
+
+
+def long_requests(kernel: Kernel) -> dict[str, bytes]:
+    return {
+        "READ": kernel.read(0, LONG),
+        "WRITE": kernel.write(0, bytes(LONG)),
+        "FALLOCATE": kernel.fallocate(0, PAGE, 3),
+        "LSEEK": kernel.lseek(0, os.SEEK_DATA),
+    }
+
+
+def test_requests_are_answered(served: Served, kernel: Kernel) -> None:
+    for unique in range(2, 22, 2):
+        kernel.send(kernel.read(0, PAGE, unique=unique))
+        assert kernel.reply() == ok(unique, bytes(PAGE))
+
+
+@pytest.mark.parametrize("name", ["READ", "WRITE", "FALLOCATE", "LSEEK"])
+def test_a_long_request_does_not_stop_the_next(name: str, served: Served, kernel: Kernel) -> None:
+    kernel.send(long_requests(kernel)[name])
+    served.lane.wait_entered()
+    kernel.send(kernel.read(0, PAGE, unique=7))
+    assert kernel.reply() == ok(7, bytes(PAGE))
+
+
+def test_a_long_request_is_answered_when_it_is_done(served: Served, kernel: Kernel) -> None:
+    kernel.send(kernel.write(0, bytes(LONG), unique=9))
+    served.lane.wait_entered()
+    served.lane.go.set()
+    assert kernel.reply() == ok(9, struct.pack("<II", LONG, 0))
+
+
+def test_two_long_requests_are_served_side_by_side(served: Served, kernel: Kernel) -> None:
+    kernel.send(kernel.write(0, bytes(LONG)))
+    kernel.send(kernel.write(LONG, bytes(LONG)))
+    served.lane.wait_entered()
+    served.lane.wait_entered()
+    assert not served.turn.lock.locked()
+
+
+def test_a_short_request_keeps_the_turn(served: Served, kernel: Kernel) -> None:
+    kernel.send(kernel.write(0, bytes(PAGE)))
+    served.lane.wait_entered()
+    assert served.turn.lock.locked()
+
+
+def test_after_a_long_request_a_thread_receives_again(served: Served, kernel: Kernel) -> None:
+    served.lane.go.set()
+    for unique in range(2, 42, 2):
+        kernel.send(kernel.write(0, bytes(LONG), unique=unique))
+        assert kernel.reply() == ok(unique, struct.pack("<II", LONG, 0))
+
+
+def test_an_error_in_a_long_request_does_not_lose_the_turn(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(offset: int, data: memoryview) -> None:
+        raise RangeError("scripted")
+
+    monkeypatch.setattr(served.lane, "write", write)
+    for unique in range(2, 42, 2):
+        kernel.send(kernel.write(0, bytes(LONG), unique=unique))
+        assert kernel.reply() == OUT.pack(OUT.size, -errno.EINVAL, unique)
+
+
+def test_an_answered_request_is_no_more_in_its_buffer(served: Served, kernel: Kernel) -> None:
+    """Or a successor would serve it again, over what was written since.
+
+    One thread has served a long request and waits for the turn, which the other keeps.
+    """
+    kernel.send(kernel.write(0, bytes(LONG)))
+    served.lane.wait_entered()
+    kernel.send(kernel.read(0, PAGE))
+    kernel.reply()  # so the other thread has the turn now
+    served.lane.go.set()
+    kernel.reply()
+    empty = bytes(4)
+    assert eventually(lambda: all(bytes(buffer[:4]) == empty for buffer in served.buffers), 2)
+
+
+def test_all_threads_end_with_the_connection(served: Served, kernel: Kernel) -> None:
+    kernel.hang_up()
+    served.join()
+    assert served.alive() == [False, False]
+
+
+def test_the_end_is_told_once(served: Served, kernel: Kernel) -> None:
+    kernel.hang_up()
+    served.join()
+    assert len(served.ended) == 1
+
+
+def test_the_end_is_quiet(served: Served, kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    kernel.hang_up()
+    served.join()
+    assert not caplog.records
+
+
+def test_a_thread_that_serves_when_the_connection_ends_finishes_first(
+    served: Served, kernel: Kernel
+) -> None:
+    kernel.send(kernel.write(0, bytes(LONG)))
+    served.lane.wait_entered()
+    kernel.hang_up()
+    assert eventually(lambda: len(served.ended) == 1)
+    assert sorted(served.alive()) == [False, True]
+    served.lane.go.set()
+    served.join()
+    assert served.alive() == [False, False]
+
+
+@pytest.fixture
+def broken_device(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose reads fail in a way that nobody foresaw."""
+
+    def readv(fd: int, buffers: list[memoryview]) -> int:
+        raise OSError(errno.EBADF, "scripted")
+
+    monkeypatch.setattr(os, "readv", readv)
+
+
+def test_an_unforeseen_failure_ends_all_threads(
+    broken_device: None, kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(kernel) as served:
+        served.join()
+        assert served.alive() == [False, False]
+        assert len(served.ended) == 1
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert caplog.records[0].exc_info is not None
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM, errno.EFAULT])
+def test_a_read_that_fails_for_one_request_does_not_end_the_device(
+    code: int, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has answered that one request with EIO; all others are there still.
+
+    fuse_dev_do_read() in fs/fuse/dev.c: what copying the request out fails with is returned.
+    """
+    left = [code]
+    real = os.readv
+
+    def readv(fd: int, buffers: list[memoryview]) -> int:
+        if left:
+            raise OSError(left.pop(), "scripted")
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", readv)
+    with serving(kernel) as served:
+        kernel.send(kernel.read(0, PAGE, unique=7))
+        assert eventually(lambda: kernel.has_reply() or bool(served.ended))
+        assert not served.ended
+        assert kernel.reply() == ok(7, bytes(PAGE))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_failure_to_prepare_is_told(kernel: Kernel) -> None:
+    """Or the file system would be mounted with nobody to serve it."""
+
+    def prepare() -> None:
+        raise OSError("scripted")
+
+    with serving(kernel, prepare) as served:
+        assert eventually(lambda: not any(served.alive()))
+        assert len(served.ended) == 1
+
+
+def test_each_thread_prepares_itself(kernel: Kernel) -> None:
+    prepared: list[str] = []
+    with serving(kernel, lambda: prepared.append(threading.current_thread().name)):
+        assert eventually(lambda: len(prepared) == 2)
+    assert sorted(prepared) == ["vswap-data-0", "vswap-data-1"]
+
+
+def test_threads_have_the_kernel_s_numbers(served: Served) -> None:
+    assert eventually(lambda: all(thread.native_id for thread in served.threads))
+    assert len({thread.native_id for thread in served.threads}) == 2

@@ -1,0 +1,209 @@
+"""What each file shows of a report."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from vswapd.control import Report
+from vswapd.control.files import RENDERERS
+
+# The columns of zram, in its order (Documentation/admin-guide/blockdev/zram.rst).
+COLUMNS = {
+    "mm_stat": [
+        "orig_data_size",
+        "compr_data_size",
+        "mem_used_total",
+        "mem_limit",
+        "mem_used_max",
+        "same_pages",
+        "pages_compacted",
+        "huge_pages",
+        "huge_pages_since",
+    ],
+    "io_stat": ["failed_reads", "failed_writes", "invalid_io", "notify_free"],
+    "bd_stat": ["bd_count", "bd_reads", "bd_writes"],
+}
+
+
+def from_json(report: Report) -> dict[str, object]:
+    values = json.loads(RENDERERS["stats.json"](report))
+    assert isinstance(values, dict)
+    return values
+
+
+def test_there_are_these_files() -> None:
+    assert set(RENDERERS) == {"stats", "stats.json", "metrics", *COLUMNS}
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_files_end_with_a_newline(name: str, report: Report) -> None:
+    text = RENDERERS[name](report)
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_files_are_ascii(name: str, report: Report) -> None:
+    assert RENDERERS[name](report).isascii()
+
+
+# --- zram's files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_are_zram_s(name: str, report: Report) -> None:
+    values = from_json(report)
+    columns = RENDERERS[name](report).split()
+    assert columns == [str(values[column]) for column in COLUMNS[name]]
+
+
+def test_mm_stat_columns_by_their_source(report: Report) -> None:
+    store = report.store
+    assert [int(column) for column in RENDERERS["mm_stat"](report).split()] == [
+        store.orig_data_size,
+        store.compr_data_size,
+        store.mem_used_total,
+        store.mem_limit,
+        store.mem_used_max,
+        store.zero_pages,
+        0,
+        store.huge_pages,
+        store.huge_pages_since,
+    ]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_stand_on_one_line_right_aligned_in_eight(name: str, report: Report) -> None:
+    text = RENDERERS[name](report)
+    assert re.fullmatch(r"[ \d]{7}\d( [ \d]{7}\d)*\n", text)
+
+
+# --- stats and stats.json --------------------------------------------------------------
+
+
+def test_each_line_of_stats_is_a_name_and_a_value(report: Report) -> None:
+    for line in RENDERERS["stats"](report).splitlines():
+        assert re.fullmatch(r"[a-z0-9_]+ \S+", line)
+
+
+def test_stats_says_each_name_once(report: Report) -> None:
+    names = [line.split()[0] for line in RENDERERS["stats"](report).splitlines()]
+    assert len(names) == len(set(names))
+
+
+def test_stats_json_says_what_stats_says(report: Report) -> None:
+    values = from_json(report)
+    said = dict(line.split(" ", 1) for line in RENDERERS["stats"](report).splitlines())
+    plain = {
+        name: str(int(value)) if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+    }
+    assert plain == said
+
+
+def test_stats_json_keeps_the_kinds_of_values(report: Report) -> None:
+    values = from_json(report)
+    assert values["memory_locked"] is True
+    assert values["io_flusher"] is False
+    assert values["name"] == "swap0"
+    assert values["stored_pages"] == report.store.stored_pages
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "orig_data_size",
+        "compr_data_size",
+        "mem_used_total",
+        "mem_limit",
+        "mem_used_max",
+        "same_pages",
+        "pages_compacted",
+        "huge_pages",
+        "failed_reads",
+        "failed_writes",
+        "notify_free",
+        "bd_count",
+        "bd_reads",
+        "bd_writes",
+        "zero_pages",
+        "stored_pages",
+        "table_bytes",
+        "zeromap_bytes",
+        "clusters_used",
+        "worker_restarts",
+    ],
+)
+def test_stats_json_has_the_names_that_were_promised(name: str, report: Report) -> None:
+    assert type(from_json(report)[name]) is int
+
+
+# --- metrics ---------------------------------------------------------------------------
+
+
+def families(report: Report) -> dict[str, Metric]:
+    parsed = text_string_to_metric_families(RENDERERS["metrics"](report))
+    return {family.name: family for family in parsed}
+
+
+def sample(report: Report, family: str) -> float:
+    (only,) = families(report)[family].samples
+    return float(only.value)
+
+
+def test_metrics_are_prometheus_text(report: Report) -> None:
+    assert families(report)
+
+
+def test_each_family_has_help_and_type(report: Report) -> None:
+    text = RENDERERS["metrics"](report)
+    for family in families(report).values():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert family.documentation
+        assert text.count(f"# HELP {name} ") == 1
+        assert f"# TYPE {name} {family.type}\n" in text
+
+
+def test_each_family_has_one_sample_of_this_device(report: Report) -> None:
+    for family in families(report).values():
+        assert [one.labels for one in family.samples] == [{"device": "swap0"}]
+
+
+def test_names_follow_the_conventions(report: Report) -> None:
+    for family in families(report).values():
+        assert re.fullmatch(r"vswap_[a-z_]+", family.name)
+        assert family.type in ("gauge", "counter")
+        for one in family.samples:
+            assert one.name.endswith("_total") is (family.type == "counter")
+
+
+@pytest.mark.parametrize(
+    ("family", "field"),
+    [
+        ("vswap_size_bytes", "size"),
+        ("vswap_original_data_bytes", "orig_data_size"),
+        ("vswap_compressed_data_bytes", "compr_data_size"),
+        ("vswap_memory_used_bytes", "mem_used_total"),
+        ("vswap_stored_pages", "stored_pages"),
+        ("vswap_zero_pages", "zero_pages"),
+        ("vswap_reads", "reads"),
+        ("vswap_writes", "writes"),
+        ("vswap_discards", "discards"),
+        ("vswap_failed_reads", "failed_reads"),
+        ("vswap_failed_writes", "failed_writes"),
+        ("vswap_freed_pages", "notify_free"),
+    ],
+)
+def test_samples_are_the_report_s(family: str, field: str, report: Report) -> None:
+    assert sample(report, family) == getattr(report.store, field)
+
+
+def test_no_two_families_tell_the_same_number(report: Report) -> None:
+    """All numbers of the report differ, so a name that was mixed up would show."""
+    values = [family.samples[0].value for family in families(report).values()]
+    assert len(values) == len(set(values))

@@ -1,0 +1,243 @@
+"""The namespace's handlers, called as pyfuse3 calls them.
+
+What they do to a real mount is in tests/mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+import pyfuse3
+import pytest
+import trio
+from pyfuse3 import FileHandleT, FlagT, FUSEError, InodeT, RequestContext
+
+from vswap.errors import UserError
+from vswapd.control import Control, Namespace, Report
+from vswapd.control.files import RENDERERS
+
+SIZE = 64 << 20
+CTX = cast(RequestContext, None)  # nobody looks at it
+CTL = InodeT(3)
+
+_T = TypeVar("_T")
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    async def only() -> _T:
+        return await coroutine
+
+    return trio.run(only)
+
+
+def refuse(arguments: list[str]) -> str:
+    raise UserError("no")
+
+
+def fail(arguments: list[str]) -> str:
+    raise ZeroDivisionError("a fault of ours")
+
+
+@dataclass
+class Changing:
+    """A device whose reports differ from one to the next."""
+
+    report: Report
+    writes: int = 0
+    broken: bool = False
+
+    def __call__(self) -> Report:
+        if self.broken:
+            raise ZeroDivisionError("a fault of ours")
+        self.writes += 1
+        return replace(self.report, store=replace(self.report.store, writes=self.writes))
+
+
+@pytest.fixture
+def device(report: Report) -> Changing:
+    return Changing(report)
+
+
+@pytest.fixture
+def namespace(device: Changing) -> Namespace:
+    control = Control({"echo": " ".join, "refuse": refuse, "fail": fail})
+    return Namespace(SIZE, device, control)
+
+
+def inode(namespace: Namespace, name: str) -> InodeT:
+    return run(namespace.lookup(pyfuse3.ROOT_INODE, name.encode(), CTX)).st_ino
+
+
+def open_(namespace: Namespace, name: str, flags: int = os.O_RDONLY) -> FileHandleT:
+    return run(namespace.open(inode(namespace, name), FlagT(flags), CTX)).fh
+
+
+def read(namespace: Namespace, handle: FileHandleT, at: int = 0, size: int = 1 << 20) -> bytes:
+    return run(namespace.read(handle, at, size))
+
+
+def raised(coroutine: Coroutine[Any, Any, object]) -> int:
+    with pytest.raises(FUSEError) as caught:
+        run(coroutine)
+    return int(caught.value.errno)
+
+
+def test_the_swap_file_is_the_inode_of_the_data_plane(namespace: Namespace) -> None:
+    assert inode(namespace, "swap") == 2
+
+
+def test_each_name_has_an_inode_of_its_own(namespace: Namespace) -> None:
+    names = ["swap", "ctl", *RENDERERS]
+    assert len({inode(namespace, name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_a_file_holds_what_its_renderer_says(name: str, namespace: Namespace) -> None:
+    content = read(namespace, open_(namespace, name))
+    assert content
+    assert content.isascii()
+
+
+def test_contents_are_rendered_at_open(namespace: Namespace, device: Changing) -> None:
+    handle = open_(namespace, "stats.json")
+    device()
+    assert json.loads(read(namespace, handle))["writes"] == 1
+    assert json.loads(read(namespace, open_(namespace, "stats.json")))["writes"] == 3
+
+
+def test_a_file_read_in_pieces_is_consistent(namespace: Namespace, device: Changing) -> None:
+    handle = open_(namespace, "stats")
+    whole = read(namespace, handle)
+    pieces = []
+    for at in range(0, len(whole) + 7, 7):
+        device()
+        pieces.append(read(namespace, handle, at, 7))
+    assert b"".join(pieces) == whole
+
+
+def test_each_open_has_contents_of_its_own(namespace: Namespace) -> None:
+    handles = [open_(namespace, "stats.json") for _ in range(3)]
+    seen = [json.loads(read(namespace, handle))["writes"] for handle in handles]
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("offset", [10**6, 1 << 40])
+def test_beyond_the_end_there_is_nothing(offset: int, namespace: Namespace) -> None:
+    assert read(namespace, open_(namespace, "stats"), offset) == b""
+
+
+def test_a_closed_file_leaves_nothing(namespace: Namespace) -> None:
+    for _ in range(100):
+        run(namespace.release(open_(namespace, "stats")))
+    assert not namespace._open
+
+
+def test_handles_are_not_used_twice(namespace: Namespace) -> None:
+    first = open_(namespace, "stats")
+    run(namespace.release(first))
+    assert open_(namespace, "stats") != first
+
+
+def test_files_are_read_past_the_page_cache(namespace: Namespace) -> None:
+    info = run(namespace.open(inode(namespace, "stats"), FlagT(os.O_RDONLY), CTX))
+    assert info.direct_io
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND])
+def test_rendered_files_cannot_be_opened_for_writing(
+    name: str, flags: int, namespace: Namespace
+) -> None:
+    code = raised(namespace.open(inode(namespace, name), FlagT(flags), CTX))
+    assert code == errno.EACCES
+    assert not namespace._open
+
+
+def test_unknown_names_are_enoent(namespace: Namespace) -> None:
+    assert raised(namespace.lookup(pyfuse3.ROOT_INODE, b"nothing", CTX)) == errno.ENOENT
+
+
+def test_files_hold_no_names(namespace: Namespace) -> None:
+    assert raised(namespace.lookup(CTL, b"stats", CTX)) == errno.ENOENT
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_unknown_inodes_are_enoent(number: int, namespace: Namespace) -> None:
+    assert raised(namespace.getattr(InodeT(number), CTX)) == errno.ENOENT
+
+
+@pytest.mark.parametrize("number", [0, 99])
+def test_opening_an_unknown_inode_is_an_errno(number: int, namespace: Namespace) -> None:
+    """Anything but a FUSEError ends pyfuse3, and with it the device."""
+    raised(namespace.open(InodeT(number), FlagT(os.O_RDONLY), CTX))
+
+
+def test_reading_an_unknown_handle_is_an_errno(namespace: Namespace) -> None:
+    """A file that was opened while another worker served has such a handle."""
+    raised(namespace.read(FileHandleT(4711), 0, 4096))
+
+
+def test_statfs_counts_pages(namespace: Namespace, report: Report) -> None:
+    data = run(namespace.statfs(CTX))
+    assert (data.f_bsize, data.f_frsize, data.f_blocks) == (4096, 4096, SIZE // 4096)
+    assert data.f_bfree == data.f_bavail == SIZE // 4096 - report.store.stored_pages
+
+
+# --- ctl -------------------------------------------------------------------------------
+
+
+def write(namespace: Namespace, data: bytes, at: int = 0) -> int:
+    return run(namespace.write(open_(namespace, "ctl", os.O_WRONLY), at, data))
+
+
+def test_a_command_is_taken_whole(namespace: Namespace) -> None:
+    assert write(namespace, b"echo done\n") == 10
+
+
+def test_the_result_can_be_read(namespace: Namespace) -> None:
+    write(namespace, b"echo done\n")
+    assert read(namespace, open_(namespace, "ctl")) == b"done\n"
+
+
+def test_a_wrong_command_is_einval_with_a_reason(namespace: Namespace) -> None:
+    handle = open_(namespace, "ctl", os.O_WRONLY)
+    assert raised(namespace.write(handle, 0, b"refuse\n")) == errno.EINVAL
+    assert read(namespace, open_(namespace, "ctl")) == b"error: no\n"
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"\xff\xfe", b"\0" * 4096])
+def test_rubbish_is_einval(data: bytes, namespace: Namespace) -> None:
+    handle = open_(namespace, "ctl", os.O_WRONLY)
+    assert raised(namespace.write(handle, 0, data)) == errno.EINVAL
+    assert read(namespace, open_(namespace, "ctl")).startswith(b"error: ")
+
+
+def test_a_command_beyond_any_size_is_e2big(namespace: Namespace) -> None:
+    handle = open_(namespace, "ctl", os.O_WRONLY)
+    assert raised(namespace.write(handle, 0, b"echo " + b"x" * 4096)) == errno.E2BIG
+
+
+# --- Faults of ours --------------------------------------------------------------------
+#
+# An exception that is no FUSEError ends pyfuse3.main, then the worker's nursery, and then
+# the device with all that is swapped out.
+
+
+def test_a_fault_in_a_report_is_eio(namespace: Namespace, device: Changing) -> None:
+    device.broken = True
+    assert raised(namespace.open(inode(namespace, "stats"), FlagT(os.O_RDONLY), CTX)) == errno.EIO
+
+
+def test_a_fault_in_a_report_is_eio_for_statfs_too(namespace: Namespace, device: Changing) -> None:
+    device.broken = True
+    assert raised(namespace.statfs(CTX)) == errno.EIO
+
+
+def test_a_fault_in_a_command_is_eio(namespace: Namespace) -> None:
+    handle = open_(namespace, "ctl", os.O_WRONLY)
+    assert raised(namespace.write(handle, 0, b"fail\n")) == errno.EIO

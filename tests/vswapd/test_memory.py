@@ -1,0 +1,97 @@
+"""Preparing the process: done in children, because it cannot be undone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCES = [str(Path(__file__).parents[2] / part) for part in ("", "daemon")]
+
+SCRIPT = """
+import json, resource, threading
+from vswap import libc
+from vswapd import memory
+
+said = []
+preparation = memory.prepare_process(said.append)
+threads = [
+    threading.Thread(target=memory.prepare_thread, args=(said.append,)) for _ in range(3)
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+grown = bytearray(64 << 20)  # a limit on locked memory would show here
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({
+    "said": said,
+    "locked": preparation.memory_locked,
+    "flusher": preparation.io_flusher,
+    "protected": preparation.oom_protected,
+    "vmlck": int(status["VmLck"].split()[0]),
+    "dumpable": libc.prctl(libc.PR_GET_DUMPABLE, 0),
+    "core": resource.getrlimit(resource.RLIMIT_CORE),
+    "oom": int(open("/proc/self/oom_score_adj").read()),
+}))
+"""
+
+WARNINGS = {
+    "locked": ("memory cannot be locked", "CAP_IPC_LOCK"),
+    "flusher": ("PR_SET_IO_FLUSHER cannot be set", "CAP_SYS_RESOURCE"),
+    "protected": ("oom_score_adj cannot be set to -1000", "CAP_SYS_RESOURCE"),
+}
+
+
+def prepare(*prefix: str) -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)}
+    command = [*prefix, sys.executable, "-W", "error", "-c", SCRIPT]
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr.decode()
+    result: dict[str, Any] = json.loads(ended.stdout)
+    return result
+
+
+def check(result: dict[str, Any]) -> None:
+    """Each thing was achieved, or it was said, once, that it was not."""
+    for key, (what, remedy) in WARNINGS.items():
+        lines = [line for line in result["said"] if what in line]
+        assert len(lines) == (0 if result[key] else 1), result
+        assert all(line.startswith("warning: ") and remedy in line for line in lines)
+    assert result["locked"] == (result["vmlck"] > 0)
+    assert result["protected"] == (result["oom"] == -1000)
+    assert result["dumpable"] == 0
+    assert result["core"] == [0, 0]
+
+
+def test_as_this_user() -> None:
+    check(prepare())
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="drops capabilities: needs root"
+)
+def test_without_capabilities() -> None:
+    result = prepare("setpriv", "--bounding-set=-all")
+    check(result)
+    assert not result["flusher"]
+    assert not result["protected"]
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 4 << 30])
+def test_finite_memlock_limit_is_refused_rather_than_run_into(limit: int) -> None:
+    """Also one that mlockall itself would put up with."""
+    limited = ("prlimit", f"--memlock={limit}:{limit}")
+    if not all(map(shutil.which, ("setpriv", "prlimit"))) or os.geteuid() != 0:
+        pytest.skip("sets limits and drops capabilities: needs root")
+    if subprocess.run([*limited, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this limit may not be set here")
+    result = prepare(*limited, "setpriv", "--bounding-set=-all")
+    check(result)
+    assert not result["locked"]
