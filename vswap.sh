@@ -3,6 +3,7 @@
 #
 #   sudo ./vswap.sh up          a swap device, ready to use
 #   sudo ./vswap.sh test        every check and test (further words go to pytest)
+#   sudo ./vswap.sh bench       measure it (further words go to the benchmark)
 #   ./vswap.sh COMMAND ...      any other vswap command
 #
 # The environment is made in .venv (or $VSWAP_VENV) and made anew when the pinned packages
@@ -91,6 +92,12 @@ test)
     install_packages "${run_packages[@]}" "${test_packages[@]}"
     with_lock install_environment test run
     run_tests "$@"
+    ;;
+bench)
+    shift
+    install_packages "${run_packages[@]}" "${test_packages[@]}"
+    with_lock install_environment run
+    cd "$here" && exec "$venv/bin/python" -m bench.limit "$@"
     ;;
 *)
     install_packages "${run_packages[@]}"

@@ -101,6 +101,10 @@ BAD_INPUT = [
         f"Invalid value for '--priority': 40000 is not in the range 0<=x<=32767 {UP_HELP}",
     ),
     (
+        ["up", "--mount", ""],
+        "mount point '' is no directory; leave --mount out for the default",
+    ),
+    (
         ["up", "--mount", "/"],
         "mount point '/' gives no usable name; its last part may hold only letters, digits, "
         "_ . and -",

@@ -7,8 +7,10 @@ from typing import TypedDict, TypeVar
 
 import click
 
+from vswap.errors import UserError
 from vswapd.cli.place import DEFAULT_MOUNT
 from vswapd.config import CODECS, UNIT_PAGES, Settings, device_name, parse_size
+from vswapd.mounts import resolve
 
 __all__ = ["StoreOptions", "make_settings", "store_options"]
 
@@ -71,11 +73,13 @@ def store_options(command: _Command) -> _Command:
 def make_settings(
     mount: str | None, options: StoreOptions, *, allow_fusermount: bool = False
 ) -> Settings:
-    """The settings for a device at `mount`, a path as `resolve` returns it, or the default.
+    """The settings for a device at `mount`, as it was typed, or at the default one.
 
     Raises `UserError`.
     """
-    point = mount or DEFAULT_MOUNT
+    if mount == "":  # what an unset variable in a script makes of it
+        raise UserError("mount point '' is no directory; leave --mount out for the default")
+    point = DEFAULT_MOUNT if mount is None else resolve(mount)
     limit = options["memory_limit"]
     return Settings(
         name=device_name(point),

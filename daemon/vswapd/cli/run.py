@@ -11,7 +11,6 @@ from vswap.errors import UserError
 from vswapd.cli.daemon import worker_command, worker_environment
 from vswapd.cli.options import StoreOptions, make_settings, store_options
 from vswapd.cli.place import DEFAULT_MOUNT, check_fuse, check_mount, make_own_mount
-from vswapd.mounts import resolve
 
 __all__ = ["run"]
 
@@ -30,7 +29,7 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
     root = os.geteuid() == 0
     if mount is None and not root:
         raise UserError("run needs --mount DIR, an empty directory of yours, when not root")
-    settings = make_settings(mount and resolve(mount), options, allow_fusermount=not root)
+    settings = make_settings(mount, options, allow_fusermount=not root)
     check_fuse()
     check_mount(settings)
     make_own_mount(settings.mount)

@@ -13,7 +13,7 @@ from vswapd.cli import daemon, place
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.options import StoreOptions, make_settings, store_options
 from vswapd.config import Settings
-from vswapd.mounts import Device, loop_devices, resolve
+from vswapd.mounts import Device, loop_devices
 from vswapd.swapdev import (
     MIN_SWAP_SIZE,
     attach_loop,
@@ -51,7 +51,7 @@ def up(
     Returns when all of it works, and prints the loop device. If a step fails, or on Ctrl-C,
     every step before it is undone.
     """
-    settings = make_settings(mount and resolve(mount), options)
+    settings = make_settings(mount, options)
     _check(settings, swapon=not no_swapon)
     log = daemon.log_path(settings.name)
     with interrupts() as signals, ExitStack() as held:

@@ -85,6 +85,8 @@ class Kernel:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     """The device does not block. Where a socket ends with 0 bytes, /dev/fuse says ENODEV."""
     side, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (side, device):  # room for a few large messages, within anybody's limits
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200 << 10)
     side.settimeout(SECONDS)
     device.setblocking(False)
     real = os.readv

@@ -87,9 +87,14 @@ class Served:
     threads: list[DataThread]
     ended: list[str]
 
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
     def join(self) -> None:
         for thread in self.threads:
-            thread.join(SECONDS)
+            if thread.native_id:
+                thread.join(SECONDS)
 
     def alive(self) -> list[bool]:
         return [thread._thread.is_alive() for thread in self.threads]
@@ -100,7 +105,8 @@ def nothing() -> None:
 
 
 @contextmanager
-def serving(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[Served]:
+def prepared(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[Served]:
+    """Two data threads that have not begun yet."""
     turn, slow = Turn(), SlowLane()
     lane: Lane = slow  # type: ignore[assignment]
     buffers = [memoryview(bytearray(80 + (1 << 20))) for _ in range(2)]
@@ -112,14 +118,28 @@ def serving(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[S
         on_end = lambda: ended.append(threading.current_thread().name)  # noqa: E731
         threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
     served = Served(kernel, slow, turn, buffers, threads, ended)
-    for thread in threads:
-        thread.start()
     try:
         yield served
     finally:
         slow.go.set()
         kernel.hang_up()
         served.join()
+
+
+@contextmanager
+def serving(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[Served]:
+    """The same, begun."""
+    with prepared(kernel, prepare) as served:
+        served.start()
+        yield served
+
+
+@pytest.fixture
+def waiting(kernel: Kernel) -> Iterator[Served]:
+    """Threads that begin when the test says so, with all requests there already."""
+    with prepared(kernel) as made:
+        yield made
+    assert made.alive() == [False, False]
 
 
 @pytest.fixture
@@ -145,10 +165,25 @@ def test_requests_are_answered(served: Served, kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("name", ["READ", "WRITE", "FALLOCATE", "LSEEK"])
-def test_a_long_request_does_not_stop_the_next(name: str, served: Served, kernel: Kernel) -> None:
+def test_a_long_request_does_not_stop_one_that_waits(
+    name: str, waiting: Served, kernel: Kernel
+) -> None:
+    kernel.send(long_requests(kernel)[name])
+    kernel.send(kernel.read(0, PAGE, unique=7))
+    waiting.start()
+    waiting.lane.wait_entered()
+    assert kernel.reply() == ok(7, bytes(PAGE))
+
+
+@pytest.mark.parametrize("name", ["FALLOCATE", "LSEEK"])
+def test_a_request_of_any_length_does_not_stop_one_that_comes_later(
+    name: str, served: Served, kernel: Kernel
+) -> None:
+    """A write is over after a megabyte, but a discard can be of a whole device."""
     kernel.send(long_requests(kernel)[name])
     served.lane.wait_entered()
     kernel.send(kernel.read(0, PAGE, unique=7))
+    assert eventually(kernel.has_reply, 2)
     assert kernel.reply() == ok(7, bytes(PAGE))
 
 
@@ -159,12 +194,12 @@ def test_a_long_request_is_answered_when_it_is_done(served: Served, kernel: Kern
     assert kernel.reply() == ok(9, struct.pack("<II", LONG, 0))
 
 
-def test_two_long_requests_are_served_side_by_side(served: Served, kernel: Kernel) -> None:
+def test_two_long_requests_are_served_side_by_side(waiting: Served, kernel: Kernel) -> None:
     kernel.send(kernel.write(0, bytes(LONG)))
     kernel.send(kernel.write(LONG, bytes(LONG)))
-    served.lane.wait_entered()
-    served.lane.wait_entered()
-    assert not served.turn.lock.locked()
+    waiting.start()
+    waiting.lane.wait_entered()
+    waiting.lane.wait_entered()
 
 
 def test_a_short_request_keeps_the_turn(served: Served, kernel: Kernel) -> None:
@@ -192,19 +227,20 @@ def test_an_error_in_a_long_request_does_not_lose_the_turn(
         assert kernel.reply() == OUT.pack(OUT.size, -errno.EINVAL, unique)
 
 
-def test_an_answered_request_is_no_more_in_its_buffer(served: Served, kernel: Kernel) -> None:
+def test_an_answered_request_is_no_more_in_its_buffer(waiting: Served, kernel: Kernel) -> None:
     """Or a successor would serve it again, over what was written since.
 
     One thread has served a long request and waits for the turn, which the other keeps.
     """
     kernel.send(kernel.write(0, bytes(LONG)))
-    served.lane.wait_entered()
-    kernel.send(kernel.read(0, PAGE))
-    kernel.reply()  # so the other thread has the turn now
-    served.lane.go.set()
+    kernel.send(kernel.read(0, PAGE, unique=7))
+    waiting.start()
+    waiting.lane.wait_entered()
+    assert kernel.reply() == ok(7, bytes(PAGE))  # so the other thread has the turn now
+    waiting.lane.go.set()
     kernel.reply()
     empty = bytes(4)
-    assert eventually(lambda: all(bytes(buffer[:4]) == empty for buffer in served.buffers), 2)
+    assert eventually(lambda: all(bytes(buffer[:4]) == empty for buffer in waiting.buffers), 2)
 
 
 def test_all_threads_end_with_the_connection(served: Served, kernel: Kernel) -> None:
@@ -226,16 +262,19 @@ def test_the_end_is_quiet(served: Served, kernel: Kernel, caplog: pytest.LogCapt
 
 
 def test_a_thread_that_serves_when_the_connection_ends_finishes_first(
-    served: Served, kernel: Kernel
+    waiting: Served, kernel: Kernel
 ) -> None:
     kernel.send(kernel.write(0, bytes(LONG)))
-    served.lane.wait_entered()
+    kernel.send(kernel.read(0, PAGE))
+    waiting.start()
+    waiting.lane.wait_entered()
+    kernel.reply()  # so the other thread waits for requests
     kernel.hang_up()
-    assert eventually(lambda: len(served.ended) == 1)
-    assert sorted(served.alive()) == [False, True]
-    served.lane.go.set()
-    served.join()
-    assert served.alive() == [False, False]
+    assert eventually(lambda: len(waiting.ended) == 1)
+    assert sorted(waiting.alive()) == [False, True]
+    waiting.lane.go.set()
+    waiting.join()
+    assert waiting.alive() == [False, False]
 
 
 @pytest.fixture
