@@ -28,9 +28,10 @@ FRAMEWORKS = {"trio", "pyfuse3"}
 class Graph:
     """The modules of the project by their full names, and what each imports.
 
-    `inside` holds the project's own modules that are executed for an import, packages on the
-    way included, save those the importer itself lies in: they are being executed anyway.
-    `outside` holds the first names of all others.
+    `inside` holds the project's own modules, with the packages that are executed on the way
+    to them, but for those the importer lies in: they are being executed already, and an
+    import of something else in them asks nothing of them. `outside` holds the first names
+    of all other modules.
     """
 
     inside: dict[str, set[str]] = field(default_factory=dict)
@@ -73,29 +74,16 @@ def graph_of(sources: dict[str, str], packages: set[str]) -> Graph:
     tops = {name.split(".")[0] for name in sources}
     for module, source in sources.items():
         inside, outside = set[str](), set[str]()
+        around = {module, *packages_of(module)}
         for base, name in imported_names(ast.parse(source), module, module in packages):
             target = f"{base}.{name}" if f"{base}.{name}" in sources else base
             if target.split(".")[0] in tops:
-                inside |= {target, *packages_of(target)}
+                inside |= {target} | set(packages_of(target)) - around
             else:
                 outside.add(target.split(".")[0])
-        graph.inside[module] = inside - {module, *packages_of(module)}
-        if module in explicit_packages(module, source, sources, packages):
-            graph.inside[module].add(module)
-        graph.inside[module] |= explicit_packages(module, source, sources, packages)
+        graph.inside[module] = inside - {module}
         graph.outside[module] = outside
     return graph
-
-
-def explicit_packages(
-    module: str, source: str, sources: dict[str, str], packages: set[str]
-) -> set[str]:
-    """The packages around a module out of which it imports a name that is no module."""
-    found = set()
-    for base, name in imported_names(ast.parse(source), module, module in packages):
-        if name and f"{base}.{name}" not in sources and base in packages_of(module):
-            found.add(base)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +285,9 @@ def test_a_relative_import_is_a_breach() -> None:
         v__init="", v__proto="", v__store__init="from .. import proto", v__store__lane=""
     )
     assert breaches(graph, "v.store", {"v.proto"}) != []
-    graph = synthetic(v__init="", v__proto="", v__store__init="", v__store__lane="from ..proto import x")
+    graph = synthetic(
+        v__init="", v__proto="", v__store__init="", v__store__lane="from ..proto import x"
+    )
     assert breaches(graph, "v.store", {"v.proto"}) == ["v.store.lane imports v.proto"]
 
 
@@ -337,7 +327,7 @@ def test_a_module_out_of_the_package_around_closes_none() -> None:
 
 def test_two_packages_that_execute_each_other_are_a_cycle() -> None:
     graph = synthetic(
-        p__init="from p.one import x", p__one="import q.deep", q__init="import p.one", q__deep=""
+        p__init="", p__one="import q.deep", q__init="import p.one", q__deep="import os"
     )
     assert cycles(graph) == ["p.one -> q -> p.one"]
 

@@ -142,7 +142,11 @@ def _check_mount(settings: Settings) -> None:
     _check_name(settings.name, f"device name {settings.name!r}")
     if not PurePath(settings.mount).is_absolute():
         raise UserError(f"mount point {settings.mount!r} must be an absolute path")
-    if "\0" in settings.mount:
+    try:
+        encoded = os.fsencode(settings.mount)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
         raise UserError(f"mount point {settings.mount!r} is no path")
 
 
@@ -165,6 +169,12 @@ def _check_memory_limit(settings: Settings) -> None:
     limit = settings.memory_limit
     if limit is not None and limit < MIN_MEMORY_LIMIT:
         raise UserError(f"memory-limit must be at least 8 MiB, not {limit} bytes")
+    least = 2 * settings.threads
+    if limit is not None and limit < least << 20:
+        raise UserError(
+            f"memory-limit must be at least {least} MiB with {settings.threads} threads, "
+            f"not {limit} bytes"
+        )
 
 
 _CHECKS: tuple[Callable[[Settings], None], ...] = (

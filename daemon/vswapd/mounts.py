@@ -31,6 +31,7 @@ __all__ = [
     "parse_mountinfo",
     "read_file",
     "resolve",
+    "top_mount",
     "write_ctl",
 ]
 
@@ -82,6 +83,13 @@ def devices() -> list[Device]:
 def mount_points(fstype: str) -> list[str]:
     """Where file systems of a type are mounted."""
     return [m.point for m in parse_mountinfo(_MOUNTINFO.read_bytes()) if m.fstype == fstype]
+
+
+def top_mount(path: str) -> str | None:
+    """What tells the mount that is seen at `path` from all others; None if nothing is."""
+    mounts = parse_mountinfo(_MOUNTINFO.read_bytes())
+    found = [mount.device for mount in mounts if mount.point == path]
+    return found[-1] if found else None
 
 
 def is_mount_point(path: str) -> bool:

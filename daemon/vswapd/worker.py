@@ -7,25 +7,28 @@ the start is told on descriptor N in one line: ``ready``, or ``error`` and the r
 from __future__ import annotations
 
 import argparse
-import errno
 import gc
+import io
 import logging
 import math
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
+from types import FrameType
 
 import pyfuse3
 import trio
 
-from vswap.errors import FullError, ProtocolError, UserError
 from vswap.geometry import Geometry
 from vswap.store import Policy, Shape, State, Store, segments_for
 from vswapd import channel, memory, mounts
 from vswapd.channel import Channel, Handshake
 from vswapd.config import Settings
 from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report
+from vswapd.logs import start_log, stop_log
+from vswapd.notify import Ready, reason
 from vswapd.warmup import warm_up
 
 __all__ = ["main"]
@@ -37,22 +40,6 @@ _QUIET_SECONDS = 1.0
 _JOIN_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
-
-
-class Ready:
-    """Tells whoever started the worker what became of it, once."""
-
-    def __init__(self, fd: int | None) -> None:
-        """`fd` None: nobody waits."""
-        self._fd = fd
-
-    def tell(self, line: str) -> None:
-        """Write `line` and close."""
-        if self._fd is not None:
-            with suppress(BrokenPipeError):
-                os.write(self._fd, line.encode() + b"\n")
-            os.close(self._fd)
-            self._fd = None
 
 
 class Worker:
@@ -82,54 +69,80 @@ class Worker:
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
 
-    def serve(self, ready: Ready) -> None:
-        """Mount, and serve until the file system is unmounted. Raises `UserError`."""
-        settings = self._settings
-        fd = channel.open_and_mount(settings.mount, settings.name, settings.allow_fusermount)
+    def serve(self, ready: Ready) -> bool:
+        """Mount, and serve until the file system is unmounted; whether nothing failed.
+
+        Raises anything, `UserError` for the expected, if it cannot start: nothing is mounted
+        then.
+        """
         with ExitStack() as undo:
-            undo.callback(os.close, fd)
-            undo.callback(self._detach)
+            signal.signal(signal.SIGTERM, self._on_signal)
+            signal.signal(signal.SIGINT, self._on_signal)
+            undo.callback(self._ignore_signals)
+            fd = self._mount(undo)
             buffer = channel.receive_buffer(self._state.buffer(0))
             agreed = channel.handshake(fd, buffer)
             self._bridge = Bridge(fd)
             undo.callback(self._bridge.close)
             trio.run(self._run, fd, agreed, ready)
+            self._channel.join(_JOIN_SECONDS)
+            return not self._channel.failed
 
-    def _detach(self) -> None:
-        """Leave no dead mount behind, whatever ended the connection."""
-        mine = mounts.Device(self._settings.name, self._settings.mount)
-        if mine in mounts.devices():
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Before trio has taken signals over. Once the end has begun there is nothing to do."""
+        if not self._closed.is_set():
+            raise KeyboardInterrupt
+
+    def _ignore_signals(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _mount(self, undo: ExitStack) -> int:
+        """Mount and note how it is undone, with signals held back in between."""
+        settings = self._settings
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        try:
+            fd = channel.open_and_mount(settings.mount, settings.name, settings.allow_fusermount)
+            undo.callback(os.close, fd)
+            path = mounts.resolve(settings.mount)
+            undo.callback(self._detach, path, mounts.top_mount(path))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        return fd
+
+    def _detach(self, path: str, mine: str | None) -> None:
+        """Leave no dead mount behind, whatever ended the connection, and touch no other's."""
+        if mine is not None and mounts.top_mount(path) == mine:
             with suppress(OSError):
-                channel.unmount(mine.mount, self._settings.allow_fusermount, lazy=True)
+                channel.unmount(path, self._settings.allow_fusermount, lazy=True)
 
     async def _run(self, fd: int, agreed: Handshake, ready: Ready) -> None:
         token = trio.lowlevel.current_trio_token()
-        self._channel = Channel(
-            fd,
-            self._state,
-            self._store,
-            spin_us=self._settings.spin_us,
-            forward=self._bridge.forward,
-            prepare=_prepare_thread,
-            on_end=lambda: token.run_sync_soon(self._closed.set),
-        )
-        self._store.maintain(idle=True)  # and are made up for
-        control = Control({})
-        self._bridge.start(Namespace(self._settings.size, self._report, control))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pyfuse3.main)
-            await self._bridge.greet(agreed)
-            nursery.start_soon(self._bridge.relay)
-            nursery.start_soon(self._maintain)
-            await nursery.start(self._stop_on_signal)
-            gc.collect()
-            gc.freeze()
-            self._channel.start()
-            ready.tell("ready")
-            _log.info("serving %s/swap", self._settings.mount)
-            await self._closed.wait()
-            nursery.cancel_scope.cancel()
-        self._channel.join(_JOIN_SECONDS)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            self._channel = Channel(
+                fd,
+                self._state,
+                self._store,
+                spin_us=self._settings.spin_us,
+                forward=self._bridge.forward,
+                prepare=_prepare_thread,
+                on_end=lambda: token.run_sync_soon(self._closed.set),
+            )
+            self._store.maintain(idle=True)  # and are made up for
+            self._bridge.start(Namespace(self._settings.size, self._report, Control({})))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_keep_going, pyfuse3.main, ready)
+                await self._bridge.greet(agreed)
+                nursery.start_soon(_keep_going, self._bridge.relay, ready)
+                nursery.start_soon(_keep_going, self._maintain, ready)
+                nursery.start_soon(self._stop_on_signal, signals)
+                gc.collect()
+                gc.freeze()
+                self._channel.start()
+                ready.tell("ready")
+                _log.info("serving %s/swap", self._settings.mount)
+                await self._closed.wait()
+                nursery.cancel_scope.cancel()
 
     async def _maintain(self) -> None:
         """Maintain the store when it asks for it, and once more when it has become quiet."""
@@ -146,23 +159,21 @@ class Worker:
                 _log.warning("no memory to keep segments ready: %s", error.strerror)
                 patience = _QUIET_SECONDS
 
-    async def _stop_on_signal(self, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for _ in signals:
-                try:
-                    # In a thread: unmounting waits for requests that this loop relays.
-                    await trio.to_thread.run_sync(
-                        channel.unmount, self._settings.mount, self._settings.allow_fusermount
-                    )
-                except OSError as error:
-                    if error.errno != errno.EBUSY:
-                        raise
-                    _log.warning(
-                        "%s is in use and goes on being served: `vswap down %s` ends it safely",
-                        self._settings.mount,
-                        self._settings.name,
-                    )
+    async def _stop_on_signal(self, signals: AsyncIterator[int]) -> None:
+        """Unmount, which ends everything else, or say why not and go on."""
+        async for _ in signals:
+            try:
+                # In a thread: unmounting waits for requests that this loop relays.
+                await trio.to_thread.run_sync(
+                    channel.unmount, self._settings.mount, self._settings.allow_fusermount
+                )
+            except OSError as error:
+                _log.warning(
+                    "%s goes on being served (%s): `vswap down %s` ends it safely",
+                    self._settings.mount,
+                    error.strerror,
+                    self._settings.name,
+                )
 
     def _report(self) -> Report:
         settings = self._settings
@@ -183,30 +194,50 @@ class Worker:
         )
 
 
+async def _keep_going(task: Callable[[], Awaitable[None]], ready: Ready) -> None:
+    """Run `task` again whenever it fails: swap must outlive a fault beside the data plane.
+
+    Until the worker is ready a failure is one of the start.
+    """
+    while True:
+        try:
+            await task()
+        except Exception:
+            if not ready.told:
+                raise
+            _log.exception("%s has failed and is started again", getattr(task, "__name__", task))
+        await trio.sleep(_QUIET_SECONDS)
+
+
 def _prepare_thread() -> None:
     memory.prepare_thread(_log.warning)
 
 
 def main() -> int:
-    """Run one worker; answers the exit status."""
+    """Run one worker; answers the exit status: 2 if it could not start, 1 if it failed."""
     parser = argparse.ArgumentParser(prog="vswapd.worker")
     parser.add_argument("settings")
     parser.add_argument("--ready-fd", type=int)
     arguments = parser.parse_args()
-    logging.basicConfig(format="vswap: %(message)s", level=logging.INFO)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    if arguments.ready_fd is not None:
-        os.set_inheritable(arguments.ready_fd, False)
-    ready = Ready(arguments.ready_fd)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="surrogateescape")  # paths are bytes
+    ready = Ready(None)
+    start_log()
     try:
+        ready = Ready(arguments.ready_fd)
         settings = Settings.from_json(arguments.settings)
         preparation = memory.prepare_process(_log.warning)
-        Worker(settings, preparation).serve(ready)
-    except (UserError, FullError, ProtocolError) as error:
-        ready.tell(f"error {error}")
-        print(f"vswap: {error}", file=sys.stderr)
+        return 0 if Worker(settings, preparation).serve(ready) else 1
+    except BaseException as error:
+        if ready.told:
+            raise
+        why = reason(error)
+        ready.tell(f"error {why}")
+        _log.error("%s", why)
         return 2
-    return 0
+    finally:
+        stop_log()
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-
 from model.memory import data_extents, data_pages, peek
+
 from vswap.codec import CODECS, STORED
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
@@ -190,9 +190,7 @@ def _check_decodes(decoder: Decoder, slot: int, entry: int) -> Iterator[str]:
 
 def _check_extents(store: Store, extents: dict[int, int]) -> Iterator[str]:
     """Units lie each in one segment, one after the other, below where the next will go."""
-    used = {
-        lane._writer._appender._segment: lane._writer._appender._used for lane in store._lanes
-    }
+    used = {lane._writer._appender._segment: lane._writer._appender._used for lane in store._lanes}
     before = 0
     for start, stop in sorted(extents.items()):
         segment = start // SEGMENT_SIZE

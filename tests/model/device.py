@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 from vswap.geometry import PAGE_SIZE, ZERO_PAGE
 
@@ -18,7 +19,7 @@ def pieces(offset: int, size: int) -> list[tuple[int, int]]:
     first_whole = min(-(-offset // PAGE_SIZE) * PAGE_SIZE, end)
     last_whole = max(end // PAGE_SIZE * PAGE_SIZE, first_whole)
     edges = [offset, first_whole, last_whole, end]
-    return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [(a, b - a) for a, b in pairwise(edges) if a < b]
 
 
 class ModelDevice:

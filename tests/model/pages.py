@@ -14,6 +14,7 @@ from vswap.geometry import PAGE_SIZE
 __all__ = [
     "KINDS",
     "Stamp",
+    "made",
     "mixed",
     "noise",
     "process_memory",
@@ -64,6 +65,13 @@ def mixed(count: int = 1, seed: int = 0) -> bytes:
     kinds = random.Random(seed)
     makers = (lambda _count, _seed: zero(), text, noise)
     return b"".join(kinds.choice(makers)(1, seed * 64 + i % 64) for i in range(count))
+
+
+def made(maker: str, count: int, seed: int) -> bytes:
+    """`count` pages by the maker of that name."""
+    if maker == "zero":
+        return zero(count)
+    return {"text": text, "noise": noise, "mixed": mixed}[maker](count, seed)
 
 
 def stamped(kind: str, stamp: Stamp) -> bytes:

@@ -28,7 +28,7 @@ def run_threads(bodies: Sequence[Callable[[], object]], timeout: float = 60) -> 
         start.wait()
         try:
             body()
-        except Exception as error:  # noqa: BLE001 (handed on)
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(body,), daemon=True) for body in bodies]

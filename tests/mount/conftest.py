@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from mount.harness import CONNECTIONS, Worker, detach, settings, started
+from mount.harness import CONNECTIONS, Start, Worker, close, detach, settings, started
 
-Start = Callable[..., Worker]
+MODULE_SECONDS = 600.0
 
 
 def _why_not() -> str | None:
@@ -64,7 +64,7 @@ def mount_point(fusectl: None) -> Iterator[Path]:
 @contextmanager
 def starting(mount_point: Path, logs: Path) -> Iterator[Start]:
     """What `start` gives."""
-    own = {"prelude", "python", "env", "preexec", "user"}
+    own = {"prelude", "python", "env", "preexec", "user", "limit"}
     written: list[Path] = []
     with ExitStack() as stack:
 
@@ -109,7 +109,7 @@ def device(start: Start) -> Worker:
 def shared(fusectl: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A device for all tests of a module that do not change it."""
     with directory() as point, starting(point, tmp_path_factory.mktemp("shared")) as make:
-        worker = make()
+        worker = make(limit=MODULE_SECONDS)
         assert worker.told == "ready", worker.stderr()
         yield worker
 
@@ -119,4 +119,4 @@ def swap(device: Worker) -> Iterator[int]:
     """The device's file `swap`, open for reading and writing."""
     fd = os.open(device.swap, os.O_RDWR)
     yield fd
-    os.close(fd)
+    close(fd)

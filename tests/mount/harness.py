@@ -31,7 +31,7 @@ PAGE = 4096
 SIZE = 64 << 20
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
-TEST_SECONDS = 60.0  # for a module's, where it is shared
+TEST_SECONDS = 40.0
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 SOURCES = [str(Path(package.__path__[0]).parent) for package in (vswap, vswapd)]
 
@@ -154,6 +154,10 @@ class Worker:
         self.wait()
 
 
+Start = Callable[..., Worker]
+"""Starts a worker with these settings (see `conftest.start`)."""
+
+
 def settings(mount: Path, **changed: object) -> str:
     """The settings of a small device, as JSON."""
     values = {"name": "test", "mount": os.fsdecode(mount), "size": SIZE, "threads": 2}
@@ -191,10 +195,12 @@ def started(
     env: dict[str, str] | None = None,
     preexec: Callable[[], None] | None = None,
     user: int | None = None,
+    limit: float = TEST_SECONDS,
 ) -> Iterator[Worker]:
     """Start a worker, wait until it tells how that went, and stop it in the end.
 
-    `prelude` is Python that runs in it before everything else.
+    `prelude` is Python that runs in it before everything else. After `limit` seconds its
+    connection is aborted, whoever uses it.
     """
     what = ["-c", prelude + _MAIN] if prelude else ["-m", "vswapd.worker"]
     ours, theirs = os.pipe()
@@ -218,7 +224,7 @@ def started(
     finally:
         os.close(theirs)
     worker = Worker(process, mount, log, "")
-    watchdog = threading.Timer(TEST_SECONDS, detach, [mount])
+    watchdog = threading.Timer(limit, detach, [mount])
     try:
         worker.told = _read_line(ours, START_SECONDS)
         worker.device = mount_of(mount)
@@ -253,6 +259,12 @@ def errno_of(call: Callable[[], object]) -> int:
         assert error.errno is not None
         return error.errno
     return 0
+
+
+def close(fd: int) -> None:
+    """Close a file of a device that may be gone, which close(2) then says."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 REFUSALS = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EOPNOTSUPP}

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from mount.harness import PAGE, REFUSALS, SIZE, Worker, errno_of, eventually
+from mount.harness import PAGE, REFUSALS, SIZE, Start, Worker, close, errno_of
 
 pytestmark = pytest.mark.mount
 
@@ -308,6 +308,25 @@ def test_usual_programs_can_read_them(program: str, shared: Worker) -> None:
     assert done.stdout
 
 
+NO_PROMETHEUS = """
+import sys
+sys.modules["prometheus_client"] = None
+"""
+
+
+def test_a_fault_in_the_control_plane_does_not_end_the_device(start: Start) -> None:
+    """Here a package that has been removed, and is missed when it is first needed."""
+    device = start(prelude=NO_PROMETHEUS)
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"kept", 0)
+        assert errno_of((device.mount / "metrics").read_bytes) == errno.EIO
+        assert os.pread(fd, 4, 0) == b"kept"
+    finally:
+        close(fd)
+        device.log.write_text("")  # a traceback is in order here
+
+
 # --- Leaks -----------------------------------------------------------------------------
 
 
@@ -331,14 +350,16 @@ def test_opening_and_closing_keeps_no_descriptor(device: Worker) -> None:
     assert open_descriptors(device) == before
 
 
-def test_opening_and_closing_keeps_no_memory(device: Worker) -> None:
-    """A rendered file takes 1.5 KB, so contents that stay would be 3 MB here."""
-    for _ in range(200):
-        device.stats()
+def growth(device: Worker, opens: int) -> int:
     before = resident(device)
-    for _ in range(2000):
+    for _ in range(opens):
         device.stats()
-    assert eventually(lambda: resident(device) < before + (1 << 20), 2)
+    return resident(device) - before
+
+
+def test_opening_and_closing_keeps_no_memory(device: Worker) -> None:
+    """Contents that stay would be 750 KB each time; a heap grows at first, and then no more."""
+    assert any(growth(device, 500) < 100 << 10 for _ in range(10))
 
 
 def test_many_files_can_be_open_at_once(device: Worker) -> None:

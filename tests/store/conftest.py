@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from model.audit import audit
 from model.stores import DEFAULT_SLOTS, StoreMaker, make_store, state_of
+
 from vswap.store import Lane, Policy, Store
 from vswap.store.region import Region
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 from model.pages import noise, text
+
 from vswap.codec import LZ4, STORED, Lz4, Stored, Zstd
 from vswap.errors import FullError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model.effort import effort
 from model.memory import data_pages
+
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, Geometry
 from vswap.store import entry
 from vswap.store.cache import FrontCache, Presence
@@ -101,9 +101,7 @@ def test_the_run_of_a_mixed_range_is_all_or_none(table: SwapTable) -> None:
     ]
 
 
-def test_asking_about_an_unused_cluster_allocates_nothing(
-    region: Region, table: SwapTable
-) -> None:
+def test_asking_about_an_unused_cluster_allocates_nothing(region: Region, table: SwapTable) -> None:
     """TABLE-HOLE"""
     assert FrontCache(table).presence(0, CLUSTER_SLOTS) == (Presence.NONE, CLUSTER_SLOTS)
     assert data_pages(region) == set()

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-
 from model.pages import KINDS, mixed, noise, read_stamp, stamped, text, zero
 from model.stores import DEFAULT_SLOTS, StoreMaker, content
 from model.threads import hurried, run_threads
+
 from vswap.errors import FullError, NoDataError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE, ZERO_PAGE
 from vswap.store import Lane, Policy, Store, appender
@@ -53,9 +53,7 @@ def everything(lane: Lane) -> None:
 # --- What is done under which lock ------------------------------------------------------
 
 
-def before_each(
-    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, check: Method
-) -> None:
+def before_each(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, check: Method) -> None:
     """Call `check` with the arguments, self left out, before each call of a method."""
     method: Method = getattr(owner, name)
 
@@ -76,7 +74,9 @@ BY_RANGE = [
 ]
 
 
-@pytest.mark.parametrize(("owner", "name"), BY_RANGE, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("owner", "name"), BY_RANGE, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_range_is_touched_under_its_clusters_lock(
     store: Store, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
@@ -334,6 +334,11 @@ class History:
         assert done <= change <= begun, f"slot {slot}: {change}, not of {done} to {begun}"
 
 
+def maintain(store: Store) -> None:
+    for i in range(1000):
+        store.maintain(idle=i % 2 == 0)
+
+
 def change_blocks(
     lane: Lane, histories: dict[int, History], blocks: list[int], writer: int, rounds: int
 ) -> int:
@@ -379,9 +384,11 @@ def test_a_read_never_sees_what_is_older_or_torn_or_anothers(busy: Store) -> Non
     """LOG-REUSE: under load, with each slot's changes made by one writer."""
     owners = {block: number % WRITERS for number, block in enumerate(BLOCKS)}
     histories = {
-        block + i: History(block + i, writer) for block, writer in owners.items() for i in range(BLOCK)
+        block + i: History(block + i, writer)
+        for block, writer in owners.items()
+        for i in range(BLOCK)
     }
-    bodies: list[Callable[[], object]] = [lambda: [busy.maintain(i % 2 == 0) for i in range(1000)]]
+    bodies: list[Callable[[], object]] = [partial(maintain, busy)]
     for writer in range(WRITERS):
         own = [block for block in BLOCKS if owners[block] == writer]
         bodies.append(partial(change_blocks, busy.lane(), histories, own, writer, 4000))
@@ -430,7 +437,7 @@ def read_anywhere(lane: Lane, reader: int, rounds: int) -> None:
 
 def test_writers_of_the_same_slots_leave_whole_pages(busy: Store) -> None:
     """LOG-REUSE and LOG-LIVE: with every slot overwritten by every writer."""
-    bodies: list[Callable[[], object]] = [lambda: [busy.maintain(i % 2 == 0) for i in range(1000)]]
+    bodies: list[Callable[[], object]] = [partial(maintain, busy)]
     bodies += [partial(write_anywhere, busy.lane(), number, 4000) for number in range(WRITERS)]
     bodies += [partial(read_anywhere, busy.lane(), number, 2500) for number in range(READERS)]
     run_threads(bodies)

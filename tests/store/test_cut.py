@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model.effort import effort
+
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
 from vswap.store.cut import by_cluster, is_zero_page, runs
 
@@ -37,7 +39,7 @@ def to_pages(kinds: list[str]) -> memoryview:
 def test_runs_cover_the_range_once_and_in_order(
     slot: int, kinds: list[str], unit_pages: int
 ) -> None:
-    covered = []
+    covered: list[int] = []
     for first, count, _ in runs(slot, to_pages(kinds), unit_pages):
         assert count > 0
         covered += range(first, first + count)
@@ -48,9 +50,7 @@ def test_runs_cover_the_range_once_and_in_order(
 @given(st.integers(0, 2000), page_kinds, st.sampled_from(UNIT_PAGES))
 def test_runs_tell_zero_pages_from_others(slot: int, kinds: list[str], unit_pages: int) -> None:
     flags = [
-        zero
-        for _, count, zero in runs(slot, to_pages(kinds), unit_pages)
-        for _ in range(count)
+        zero for _, count, zero in runs(slot, to_pages(kinds), unit_pages) for _ in range(count)
     ]
     assert flags == [kind == "z" for kind in kinds]
 
@@ -69,7 +69,7 @@ def test_no_run_crosses_what_it_must_not(slot: int, kinds: list[str], unit_pages
 def test_runs_are_as_long_as_they_may_be(slot: int, kinds: list[str], unit_pages: int) -> None:
     """Each ends where the kind changes or a boundary is: otherwise units would be smaller."""
     cut = list(runs(slot, to_pages(kinds), unit_pages))
-    for (_, _, before), (first, _, zero) in zip(cut, cut[1:], strict=False):
+    for (_, _, before), (first, _, zero) in pairwise(cut):
         boundary = CLUSTER_SLOTS if zero else unit_pages
         assert before != zero or first % boundary == 0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model.effort import effort
+
 from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import entry
 from vswap.store.unit import MAX_UNIT_SIZE, unit_size

@@ -8,13 +8,14 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model.audit import audit
 from model.device import ModelDevice
 from model.effort import effort
 from model.memory import data_pages
 from model.pages import mixed, noise, text, zero
 from model.stores import DEFAULT_SLOTS, StoreMaker, content, make_store, state_of
+
+from vswap.codec import Bytes, Lz4
 from vswap.errors import CorruptError, FullError, NoDataError, RangeError, UnsupportedError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Policy, Store
@@ -247,6 +248,15 @@ def test_a_discard_frees_stored_and_zero_pages(store: Store) -> None:
     assert (statistics.stored_pages, statistics.zero_pages) == (2, 2)
 
 
+def test_a_discard_frees_zero_pages_where_nothing_else_is(store: Store) -> None:
+    """ONE-STATE: in a cluster with no stored page at all."""
+    lane = store.lane()
+    put(lane, CLUSTER, zero(10))
+    lane.discard(CLUSTER, 4 * PAGE_SIZE)
+    assert store.statistics().zero_pages == 6
+    assert lane.counters.notify_free == 4
+
+
 def test_a_discard_may_cross_clusters(make: StoreMaker) -> None:
     """TABLE-HOLE: the emptied ones' pages go."""
     store = make(slots=4 * CLUSTER_SLOTS)
@@ -440,6 +450,35 @@ def test_a_write_that_runs_out_of_room_half_way_leaves_nothing(make: StoreMaker)
     assert content(lane, 0, 16 * PAGE_SIZE) == noise(16)
     assert content(lane, 16 * PAGE_SIZE, 600 * PAGE_SIZE) == zero(600)
     assert store.statistics().stored_pages == 16
+    assert audit(store) == []
+
+
+class FailingCodec(Lz4):
+    """Compresses a few units, and then there is no memory for more."""
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+
+    def compress(self, data: Bytes) -> bytes:
+        if not self.units:
+            raise MemoryError
+        self.units -= 1
+        return super().compress(data)
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"),
+    [(0, PAGE_SIZE), (0, 16 * PAGE_SIZE), (100, 200), (100, 12 * PAGE_SIZE)],
+)
+def test_a_write_that_fails_for_any_reason_leaves_nothing_counted(
+    store: Store, offset: int, size: int
+) -> None:
+    """LOG-LIVE: what was staged is dead; nobody will ever name it."""
+    lane = store.lane()
+    put(lane, 0, text(16))
+    lane._writer._codec = FailingCodec(units=0 if size < 2 * PAGE_SIZE else 2)
+    with pytest.raises(MemoryError):
+        put(lane, offset, noise(16)[:size])
     assert audit(store) == []
 
 

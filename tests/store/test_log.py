@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
 from model.effort import effort
 from model.memory import data_extents
+
 from vswap.errors import FullError
 from vswap.geometry import SEGMENT_SIZE
 from vswap.store import entry
@@ -498,6 +500,84 @@ def test_segments_max_does_not_fall(make_log: Maker) -> None:
     harness.log.maintain(idle=True)
     assert harness.log._in_use == 0
     assert harness.log.statistics().segments_max == 5
+
+
+# --- The lock ---------------------------------------------------------------------------
+
+
+class Guard:
+    """Stands for one of the log's arrays or lists; notes each use without the lock."""
+
+    def __init__(self, guarded: Any, lock: threading.Lock, unlocked: list[str]) -> None:  # noqa: ANN401
+        self._guarded = guarded
+        self._lock = lock
+        self._unlocked = unlocked
+
+    def _check(self, use: str) -> None:
+        if not self._lock.locked():
+            self._unlocked.append(f"{type(self._guarded).__name__}.{use}")
+
+    def __len__(self) -> int:
+        self._check("len")
+        return len(self._guarded)
+
+    def __getitem__(self, at: int) -> object:
+        self._check("getitem")
+        return self._guarded[at]
+
+    def __setitem__(self, at: int, value: object) -> None:
+        self._check("setitem")
+        self._guarded[at] = value
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        self._check(name)
+        return getattr(self._guarded, name)
+
+
+def use_all(harness: Harness) -> None:
+    """All that is done with a log."""
+    log = harness.log
+    freed(harness, 9)
+    segment = log.take()
+    harness.add(unit(segment), 2)
+    log.seal(segment)
+    log.drop(each_page(unit(segment), 2))
+    for idle in (False, True):
+        log.maintain(idle)
+        log.take()
+    harness.region.refuse = 1
+    with pytest.raises(OSError, match="no memory"):
+        log.maintain(idle=True)
+    log.statistics()
+
+
+def test_every_use_of_what_the_lock_protects_is_under_it(make_log: Maker) -> None:
+    """LOG-LIVE and LOG-PLACE: all methods do their own locking."""
+    harness = make_log(12, reserve=2)
+    unlocked: list[str] = []
+    for name in ("_state", "_pages", "_bytes", "_ready", "_holes"):
+        guard = Guard(getattr(harness.log, name), harness.log._lock, unlocked)
+        setattr(harness.log, name, guard)
+    use_all(harness)
+    assert unlocked == []
+
+
+def test_memory_is_populated_and_punched_without_the_lock(
+    make_log: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes its time for it, and data threads wait for the lock."""
+    harness = make_log(12, reserve=2)
+    locked: list[bool] = []
+    for name in ("populate", "punch"):
+        method = getattr(harness.region, name)
+
+        def noting(*args: int, method: Callable[..., None] = method) -> None:
+            locked.append(harness.log._lock.locked())
+            method(*args)
+
+        monkeypatch.setattr(harness.region, name, noting)
+    use_all(harness)
+    assert set(locked) == {False}
 
 
 # --- Any order of it all ----------------------------------------------------------------

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from model.memory import data_pages
+
 from vswap.geometry import PAGE_SIZE
 from vswap.store.region import Region
 
@@ -61,7 +61,7 @@ def test_populate_keeps_what_is_there(make_region: MakeRegion) -> None:
 def test_populate_beyond_the_end_fails_with_an_os_error(make_region: MakeRegion) -> None:
     region = make_region(4 * PAGE_SIZE)
     os.ftruncate(region.fd, 2 * PAGE_SIZE)
-    with pytest.raises(OSError):  # noqa: PT011 (whichever the kernel chooses)
+    with pytest.raises(OSError):
         region.populate(0, 4 * PAGE_SIZE)
 
 

@@ -13,18 +13,20 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from unittest.mock import patch
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
 from model.audit import audit
 from model.device import ModelDevice, pieces
 from model.effort import effort
 from model.pages import KINDS, stamped, zero
 from model.stores import content, make_store, state_of
 from model.threads import hurried, run_threads
+
 from vswap.errors import FullError, NoDataError, RangeError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Policy, appender
@@ -229,11 +231,11 @@ class StoreMachine(RuleBasedStateMachine):
             ]
             for lane, ops in enumerate(drafts)
         ]
-        for op in sum(threads, []):
+        for op in chain(*threads):
             if op.kind == "discard":
                 op.pages = [zero()] * len(op.pages)
         with hurried():
-            run_threads([lambda ops=ops: self._run(ops) for ops in threads], timeout=20)
+            run_threads([partial(self._run, ops) for ops in threads], timeout=20)
         self._check_reads(threads)
         self._collapse(threads)
         assert audit(self.store) == []
@@ -244,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _check_reads(self, threads: list[list[Op]]) -> None:
         """A page that was read is, whole, what it was before or what some thread wrote."""
-        ops = sum(threads, [])
+        ops = list(chain(*threads))
         for read in ops:
             for slot, page in enumerate(read.found, read.slot):
                 written = [op.leaves()[slot] for op in ops if slot in op.leaves()]
@@ -259,7 +261,7 @@ class StoreMachine(RuleBasedStateMachine):
                 last.update(op.leaves())
             for slot, page in last.items():
                 outcomes.setdefault(slot, []).append(page)
-        assert self.limited or not any(op.failed for op in sum(threads, []))
+        assert self.limited or not any(op.failed for op in chain(*threads))
         for slot, allowed in outcomes.items():
             found = content(self.lanes[0], slot * PAGE_SIZE, PAGE_SIZE)
             assert found in allowed

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from model.memory import data_pages
 from model.pages import mixed, noise, process_memory, text, zero
 from model.stores import DEFAULT_SLOTS, StoreMaker, content, state_of
+
 from vswap.codec import CODECS
 from vswap.errors import FullError
-from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE, Geometry
+from vswap.geometry import CLUSTER_SLOTS, MAX_DEVICE_SIZE, PAGE_SIZE, SEGMENT_SIZE, Geometry
 from vswap.store import Lane, Policy, Store, segments_for
-from vswap.store.entry import share_of
+from vswap.store.entry import SEGMENT_MASK, share_of
 
 EVERY_POLICY = [
     Policy(codec=codec, unit_pages=pages) for codec in sorted(CODECS) for pages in (1, 2, 4, 8, 16)
@@ -317,6 +317,12 @@ def test_maintain_is_asked_for_when_the_reserve_is_low(make: StoreMaker) -> None
 def test_units_of_other_sizes_are_refused(pages: int) -> None:
     with pytest.raises(AssertionError):
         Policy(unit_pages=pages)
+
+
+def test_the_segments_for_the_largest_device_have_numbers_that_fit_an_entry() -> None:
+    """Or the number of the last would run over into the entry's kind."""
+    most = segments_for(Geometry(MAX_DEVICE_SIZE), lanes=64)
+    assert most <= SEGMENT_MASK + 1
 
 
 @pytest.mark.parametrize("slots", [1, 255, 256, 5000])

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model.effort import effort
 from model.memory import data_pages
+
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, Geometry
 from vswap.store import entry
 from vswap.store.region import Region
@@ -198,10 +198,9 @@ def test_it_does_what_a_dict_does(steps: list[tuple[bool, tuple[int, int]]]) -> 
             expected = [model.pop(at) for at in range(slot, slot + count) if at in model]
             assert table.take(slot, count) == expected
             if publish:
-                count = min(count, 16)
-                unit = FIRST + (number << entry.UNIT_SHIFT)
-                table.publish(slot, count, unit)
-                model.update(zip(range(slot, slot + count), pages_of(unit, count), strict=True))
+                pages = pages_of(FIRST + (number << entry.UNIT_SHIFT), min(count, 16))
+                table.publish(slot, len(pages), pages[0])
+                model.update(enumerate(pages, slot))
             table.release(slot // CLUSTER_SLOTS)
             clusters = [at // CLUSTER_SLOTS for at in model]
             assert table.counts.tolist() == [clusters.count(at) for at in range(CLUSTERS)]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from model.effort import effort
+
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, Geometry
 from vswap.store.region import Region
 from vswap.store.zeromap import Zeromap

@@ -143,7 +143,7 @@ def maintain(worker: Worker, *calls: Callable[[], None]) -> Store:
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 worker._wake()
-                nursery.start_soon(worker._maintain)
+                nursery.start_soon(module._keep_going, worker._maintain)
                 await store.called.wait()
                 nursery.cancel_scope.cancel()
 
@@ -178,6 +178,30 @@ def test_no_memory_for_the_reserve_is_told_and_tried_again(
 def test_other_shortages_do_not_end_the_device(error: Exception, worker: Worker) -> None:
     """Memory is short: that is when a swap device is needed. Both are what Python raises then."""
     maintain(worker, fails(error), nothing)
+
+
+def test_what_fails_beside_the_data_plane_is_started_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs: list[int] = []
+
+    async def run() -> None:
+        again = trio.Event()
+
+        async def task() -> None:
+            runs.append(1)
+            if len(runs) < 3:
+                raise ZeroDivisionError
+            again.set()
+
+        with trio.fail_after(SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(module._keep_going, task)
+                await again.wait()
+                nursery.cancel_scope.cancel()
+
+    trio.run(run)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
 def test_waking_never_waits(worker: Worker) -> None:

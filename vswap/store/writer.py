@@ -9,7 +9,6 @@ no room fails in the first step, and nothing that was stored has been touched.
 from __future__ import annotations
 
 from vswap.codec import Codec
-from vswap.errors import RequestError
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE
 from vswap.store.appender import Appender
 from vswap.store.cut import by_cluster, is_zero_page, runs
@@ -81,7 +80,7 @@ class Writer:
                 at = first - slot << PAGE_SHIFT
                 view = data[at : at + count * PAGE_SIZE]
                 staged.append((first, count, EMPTY if zero else self._append(first, view)))
-        except RequestError:
+        except BaseException:
             self._appender.settle()
             self._unstage(staged)
             raise

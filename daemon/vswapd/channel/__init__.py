@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from vswapd.channel.channel import BUFFER_SIZE, Channel, ChannelStatistics, receive_buffer
 from vswapd.channel.device import FSTYPE, Handshake, handshake, open_and_mount, unmount
+from vswapd.channel.receiver import CLOSED
 from vswapd.channel.router import SWAP_INODE
 
 __all__ = [
     "BUFFER_SIZE",
+    "CLOSED",
     "FSTYPE",
     "SWAP_INODE",
     "Channel",

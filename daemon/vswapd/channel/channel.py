@@ -57,7 +57,7 @@ class Channel:
         `prepare` runs in each thread before it serves; `on_end` in one of them when the
         connection has closed.
         """
-        turn = Turn()
+        self._turn = turn = Turn()
         self._threads: list[DataThread] = []
         for index in range(state.shape.buffers):
             buffer = receive_buffer(state.buffer(index))
@@ -74,6 +74,11 @@ class Channel:
         """Wait up to `timeout` seconds for each thread, once the connection has closed."""
         for thread in self._threads:
             thread.join(timeout)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the threads have ended although the connection has not."""
+        return not self._turn.closed
 
     def thread_ids(self) -> list[int]:
         """The kernel's numbers of the data threads."""

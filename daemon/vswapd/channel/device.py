@@ -71,6 +71,9 @@ def _mount(mount_point: str, name: str) -> int:
 
 def _fusermount(mount_point: str, name: str) -> int:
     """Have fusermount3 mount, and take the descriptor it sends back (libfuse's way)."""
+    if os.path.isfile(mount_point):  # noqa: PTH113
+        # fusermount3 would take it, as a file to serve. (Path.is_file raises for some strings.)
+        raise UserError(f"cannot mount on {mount_point}: Not a directory")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     options = f"fsname={name},subtype=vswap,default_permissions,max_read={abi.MAX_WRITE}"
     with ours, theirs:
@@ -82,6 +85,7 @@ def _fusermount(mount_point: str, name: str) -> int:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
+                errors="surrogateescape",
                 timeout=_FUSERMOUNT_SECONDS,
                 check=False,
             )
@@ -92,6 +96,7 @@ def _fusermount(mount_point: str, name: str) -> int:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason given"]
             raise UserError(f"cannot mount on {mount_point}: {lines[-1]}")
+        theirs.close()  # or we would wait for ourselves if it sent nothing
         return _receive_fd(ours)
 
 
@@ -114,14 +119,18 @@ def unmount(mount_point: str, as_user: bool, lazy: bool = False) -> None:
     if not as_user:
         libc.umount2(mount_point, libc.MNT_DETACH if lazy else 0)
         return
-    done = subprocess.run(
-        ["fusermount3", "-uz" if lazy else "-u", "--", mount_point],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_FUSERMOUNT_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["fusermount3", "-uz" if lazy else "-u", "--", mount_point],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=_FUSERMOUNT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(errno.ETIMEDOUT, "fusermount3 does not end", mount_point) from None
     if done.returncode:
         raise OSError(errno.EBUSY, done.stderr.strip(), mount_point)
 
@@ -135,9 +144,14 @@ def handshake(fd: int, buffer: memoryview) -> Handshake:
     poll.register(fd, select.POLLIN)
     if not poll.poll(_INIT_SECONDS * 1000):
         raise UserError("the kernel sent no FUSE handshake")
-    length = os.readv(fd, (buffer,))
     try:
-        request = decode(buffer, length)
+        length = os.readv(fd, (buffer,))
+    except OSError as error:
+        raise UserError(f"the FUSE connection ended too soon: {error.strerror}") from None
+    raw = bytes(buffer[:length])
+    buffer[:4] = bytes(4)  # nobody is to take it for a request that waits for an answer
+    try:
+        request = decode(raw, length)
         if not isinstance(request, Init):
             raise ProtocolError("the first request is not INIT", unique=request.unique)
         reply = negotiate(request)
@@ -145,4 +159,4 @@ def handshake(fd: int, buffer: memoryview) -> Handshake:
         os.write(fd, replies.error(error.unique, errno.EPROTO))
         raise UserError(str(error)) from None
     os.write(fd, encode_init_reply(request.unique, reply))
-    return Handshake(bytes(buffer[:length]), reply)
+    return Handshake(raw, reply)

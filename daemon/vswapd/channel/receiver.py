@@ -11,8 +11,10 @@ nothing. An idle device costs no processor time.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
+import time
 from dataclasses import dataclass
 from time import perf_counter_ns
 
@@ -20,9 +22,14 @@ __all__ = ["CLOSED", "ConnectionClosedError", "Receiver", "ReceiverStatistics"]
 
 _GROW_FROM_NS = 10_000
 _EMPTY = bytes(4)
+_AFTER_FAILURE_SECONDS = 0.1
+
+_log = logging.getLogger(__name__)
 
 # ENOENT: the request was interrupted before we got it. EAGAIN and EINTR: nothing there yet.
 _AGAIN = (errno.ENOENT, errno.EAGAIN, errno.EINTR)
+# The request could not be copied to us and has been failed; the next one need not be.
+_LOST = (errno.EIO, errno.EFAULT, errno.ENOMEM)
 # ENODEV: unmounted. ECONNABORTED: aborted while we were reading.
 CLOSED = (errno.ENODEV, errno.ECONNABORTED)
 
@@ -64,7 +71,7 @@ class Receiver:
         beginning of the wait to its end: who finds the buffer after this process has died
         can tell whether a request is in it. Raises `ConnectionClosedError`.
         """
-        self._buffer[:4] = _EMPTY
+        self.forget()
         length = self._read()
         if length:
             self._at_once += 1
@@ -74,6 +81,14 @@ class Receiver:
             return length
         self._sleeping += 1
         return self._sleep()
+
+    def forget(self) -> None:
+        """The request in the buffer has been answered.
+
+        To be called at once: a successor of this process serves what it finds in the buffer,
+        and must not serve a write again after others have been served.
+        """
+        self._buffer[:4] = _EMPTY
 
     def pending(self) -> bool:
         """Whether another request waits to be received."""
@@ -87,7 +102,11 @@ class Receiver:
                 return 0
             if error.errno in CLOSED:
                 raise ConnectionClosedError from None
-            raise
+            if error.errno not in _LOST:
+                raise
+            _log.error("a request could not be received: %s", error)
+            time.sleep(_AFTER_FAILURE_SECONDS)
+            return 0
 
     def _spin(self) -> int:
         end = perf_counter_ns() + self._spin_ns

@@ -42,7 +42,8 @@ Forward = Callable[[memoryview], bool]
 """Hands a request to the control plane without waiting; False if it cannot take it now."""
 
 _OPEN_FLAGS = int(abi.OpenFlag.DIRECT_IO | abi.OpenFlag.PARALLEL_DIRECT_WRITES)
-_LONG = 64 << 10
+_A_WHILE = 64 << 10
+_LONG = 512 << 10
 _ZEROING = abi.FALLOC_FL_PUNCH_HOLE | abi.FALLOC_FL_ZERO_RANGE
 _MODES = _ZEROING | abi.FALLOC_FL_KEEP_SIZE
 
@@ -95,11 +96,17 @@ class Router:
             return None
 
     @staticmethod
-    def is_long(request: Request) -> bool:
-        """Whether serving it takes long enough for another thread to receive meanwhile."""
+    def wants_company(request: Request, pending: Callable[[], bool]) -> bool:
+        """Whether another thread should receive while this request is served.
+
+        Yes for what takes long in any case; for what takes a while only if something is
+        `pending` already, because two threads that serve at once cost more in all than one
+        that serves two requests in turn.
+        """
         kind = type(request)
         if kind is Read or kind is Write:
-            return request.size >= _LONG  # type: ignore[union-attr]
+            size: int = request.size  # type: ignore[union-attr]
+            return size >= _A_WHILE and (size >= _LONG or pending())
         return kind is Fallocate or kind is Lseek
 
     def serve(self, request: Request, length: int) -> None:

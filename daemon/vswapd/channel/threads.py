@@ -2,9 +2,9 @@
 
 One thread at a time, the one whose *turn* it is, waits for requests. Short ones it serves
 itself without giving up the turn: they are mostly Python, which runs in one thread at a
-time anyway, and waking another thread costs more than a page takes. Before a long one,
-whose time goes to compression and copying outside the GIL, it passes the turn on, and the
-next request is received meanwhile.
+time anyway, and waking another thread costs more than a page takes. Before a long one, or
+one of some length when another already waits, it passes the turn on, and the next request
+is received meanwhile.
 
 So only one thread ever spins, and a request wakes no more than one.
 """
@@ -15,6 +15,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from vswap.proto import Request
 from vswapd.channel.receiver import ConnectionClosedError, Receiver
 from vswapd.channel.router import Router
 
@@ -30,6 +31,8 @@ class Turn:
         """Nobody's."""
         self.lock = threading.Lock()
         self.closed = False
+        self.threads = 0
+        """Threads that have not ended."""
         self.serving = 0
         """Threads that serve a long request at the moment; changed by who has the turn."""
 
@@ -46,10 +49,11 @@ class DataThread:
         prepare: Callable[[], None],
         on_end: Callable[[], None],
     ) -> None:
-        """`prepare` runs first in the thread; `on_end` last, from the first thread to end."""
+        """`prepare` runs first in the thread; `on_end` last, in the last thread to end."""
         self.receiver = receiver
         self.router = router
         self._turn = turn
+        turn.threads += 1
         self._prepare = prepare
         self._on_end = on_end
         self._thread = threading.Thread(target=self._run, name=f"vswap-data-{index}", daemon=True)
@@ -68,38 +72,49 @@ class DataThread:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        self._prepare()
-        turn = self._turn
-        turn.lock.acquire()
         try:
-            self._serve_until_closed()
-        except ConnectionClosedError:
-            pass
+            self._prepare()
+            with self._turn.lock:
+                self._serve_until_closed()
         except Exception:
+            # The others go on without this one.
             _log.exception("a data thread has failed")
         finally:
-            # Only the thread whose turn it is can get here.
-            first = not turn.closed
-            turn.closed = True
-            turn.lock.release()
-            if first:
-                self._on_end()
+            self._end()
+
+    def _end(self) -> None:
+        with self._turn.lock:
+            self._turn.threads -= 1
+            last = not self._turn.threads
+        if last:
+            self._on_end()
 
     def _serve_until_closed(self) -> None:
         """Called and left with the turn."""
-        receive, router, turn = self.receiver.receive, self.router, self._turn
+        receiver, router, turn = self.receiver, self.router, self._turn
         while not turn.closed:
-            length = receive(not turn.serving)
+            try:
+                length = receiver.receive(alone=not turn.serving)
+            except ConnectionClosedError:
+                turn.closed = True
+                break
             request = router.decode(length)
             if request is None:
                 continue
-            if router.is_long(request) and self.receiver.pending():
-                turn.serving += 1
-                turn.lock.release()
-                try:
-                    router.serve(request, length)
-                finally:
-                    turn.lock.acquire()
-                    turn.serving -= 1
+            if router.wants_company(request, receiver.pending):
+                self._serve_in_company(request, length)
             else:
                 router.serve(request, length)
+                receiver.forget()
+
+    def _serve_in_company(self, request: Request, length: int) -> None:
+        """Give up the turn for the time it takes to serve the request."""
+        turn = self._turn
+        turn.serving += 1
+        turn.lock.release()
+        try:
+            self.router.serve(request, length)
+            self.receiver.forget()
+        finally:
+            turn.lock.acquire()
+            turn.serving -= 1

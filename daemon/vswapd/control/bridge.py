@@ -19,7 +19,7 @@ import pyfuse3
 import trio
 
 from vswap.proto import abi, decode_init_reply, init_for_control_plane
-from vswapd.channel import Handshake
+from vswapd.channel import CLOSED, Handshake
 
 __all__ = ["Bridge"]
 
@@ -68,12 +68,13 @@ class Bridge:
         """Write pyfuse3's replies to the connection, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._near)
+            reply = self._receive()
             try:
-                os.write(self._fd, self._receive())
+                os.write(self._fd, reply)
             except OSError as error:
                 # ENOENT: nobody waits for this reply any more. The others: unmounted.
-                if error.errno not in (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED):
-                    raise
+                if error.errno not in (errno.ENOENT, *CLOSED):
+                    _log.error("the kernel refuses a reply of the control plane: %s", error)
 
     def _receive(self) -> memoryview:
         return self._reply[: self._near.recv_into(self._reply)]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyfuse3
@@ -25,6 +27,8 @@ from vswapd.control.report import Report
 
 __all__ = ["Namespace"]
 
+_log = logging.getLogger(__name__)
+
 _FOREVER = 86400.0 * 365
 _MAX_COMMAND = 4096
 _PAGE = 4096
@@ -35,6 +39,16 @@ class _Node:
     inode: InodeT
     mode: int
     size: int = 0
+
+
+@contextmanager
+def _faults_are_eio(what: str) -> Iterator[None]:
+    """A fault of ours fails one request: pyfuse3 would end, and all who ask it wait for ever."""
+    try:
+        yield
+    except Exception:
+        _log.exception("%s has failed", what)
+        raise FUSEError(errno.EIO) from None
 
 
 def _nodes(size: int) -> dict[bytes, _Node]:
@@ -130,7 +144,8 @@ class Namespace(pyfuse3.Operations):
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = _PAGE
         data.f_blocks = self._size // _PAGE
-        data.f_bfree = data.f_bavail = data.f_blocks - self._report().store.stored_pages
+        with _faults_are_eio("statfs"):
+            data.f_bfree = data.f_bavail = data.f_blocks - self._report().store.stored_pages
         data.f_files = len(self._names)
         data.f_namemax = 255
         return data
@@ -139,11 +154,16 @@ class Namespace(pyfuse3.Operations):
         self, inode: InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
         """Render the file as it is now."""
-        name, node = self._by_inode[inode]
+        node = self._node(inode)
+        if node is self._root:
+            raise FUSEError(errno.EISDIR)
         if flags & os.O_ACCMODE != os.O_RDONLY and not node.mode & stat.S_IWUSR:
             raise FUSEError(errno.EACCES)
+        name = self._by_inode[inode][0].decode()
+        with _faults_are_eio(name):
+            content = self._content(name)
         handle = next(self._handles)
-        self._open[handle] = self._content(name.decode())
+        self._open[handle] = content
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
 
     def _content(self, name: str) -> bytes:
@@ -153,13 +173,17 @@ class Namespace(pyfuse3.Operations):
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """From what `open` rendered."""
+        if fh not in self._open:
+            raise FUSEError(errno.EBADF)
         return self._open[fh][off : off + size]
 
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
         """A command to `ctl`. EINVAL if it was wrong; the reason can then be read."""
         if len(buf) > _MAX_COMMAND:
             raise FUSEError(errno.E2BIG)
-        if not self._control.run(buf.decode(errors="replace")):
+        with _faults_are_eio("ctl"):
+            done = self._control.run(buf.decode(errors="replace"))
+        if not done:
             raise FUSEError(errno.EINVAL)
         return len(buf)
 

@@ -334,6 +334,13 @@ def test_the_request_is_kept_as_it_came(kernel: Kernel, buffer: memoryview) -> N
     assert agreed.raw == raw
 
 
+def test_no_request_is_left_in_the_buffer(kernel: Kernel, buffer: memoryview) -> None:
+    """Whoever finds a length there takes what follows for a request to be answered."""
+    kernel.send(init(kernel))
+    handshake(kernel.fd, buffer)
+    assert bytes(buffer[:4]) == bytes(4)
+
+
 @pytest.mark.parametrize(
     "flag",
     [

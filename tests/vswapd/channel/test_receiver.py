@@ -151,12 +151,34 @@ def test_the_end_is_told_to_who_sleeps(
         Receiver(kernel.fd, buffer, SPIN_US).receive()
 
 
-def test_other_errors_are_not_hidden(
-    kernel: Kernel, buffer: memoryview, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [errno.EBADF, errno.EINVAL, errno.EPERM])
+def test_a_descriptor_that_is_no_connection_is_not_asked_for_ever(
+    code: int, kernel: Kernel, buffer: memoryview, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    errors_first(monkeypatch, errno.EBADF)
+    """What fuse_dev_read() answers to every read: nothing will come of another one."""
+    errors_first(monkeypatch, code)
+    kernel.send(REQUEST)
     with pytest.raises(OSError, match="scripted"):
         Receiver(kernel.fd, buffer, SPIN_US).receive()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM, errno.EFAULT])
+def test_a_request_that_cannot_be_received_does_not_stop_the_next(
+    code: int,
+    kernel: Kernel,
+    buffer: memoryview,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The kernel has answered that one with EIO; all others are there still.
+
+    fuse_dev_do_read() in fs/fuse/dev.c: what copying the request out fails with is returned.
+    """
+    monkeypatch.setattr(module, "_AFTER_FAILURE_SECONDS", 0, raising=False)
+    errors_first(monkeypatch, code)
+    kernel.send(REQUEST)
+    assert Receiver(kernel.fd, buffer, SPIN_US).receive() == len(REQUEST)
+    assert caplog.records
 
 
 # --- How long to ask before sleeping ---------------------------------------------------

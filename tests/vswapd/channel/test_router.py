@@ -586,21 +586,24 @@ def test_a_reply_is_one_write(
     assert [b"".join(buffers) for buffers in written_whole] == [data(7, noise(64 * PAGE_SIZE))]
 
 
-# --- Which requests are long -----------------------------------------------------------
+# --- For which requests another thread receives meanwhile --------------------------------
 
 
 @pytest.mark.parametrize(
-    ("request_", "is_long"),
+    ("request_", "alone", "when_pending"),
     [
-        (Read(1, 2, 0, 0, 65535), False),
-        (Read(1, 2, 0, 0, 65536), True),
-        (Write(1, 2, 0, 0, 4096), False),
-        (Write(1, 2, 0, 0, 1 << 20), True),
-        (Fallocate(1, 2, 0, 0, 4096, 3), True),
-        (Lseek(1, 2, 0, 0, os.SEEK_DATA), True),
-        (Open(1, 2, 0), False),
-        (Other(1, 2, 3), False),
+        (Read(1, 2, 0, 0, 65535), False, False),
+        (Read(1, 2, 0, 0, 65536), False, True),
+        (Read(1, 2, 0, 0, 512 << 10), True, True),
+        (Write(1, 2, 0, 0, 4096), False, False),
+        (Write(1, 2, 0, 0, 128 << 10), False, True),
+        (Write(1, 2, 0, 0, 1 << 20), True, True),
+        (Fallocate(1, 2, 0, 0, 4096, 3), True, True),
+        (Lseek(1, 2, 0, 0, os.SEEK_DATA), True, True),
+        (Open(1, 2, 0), False, False),
+        (Other(1, 2, 3), False, False),
     ],
 )
-def test_what_is_long(request_: Request, is_long: bool) -> None:
-    assert Router.is_long(request_) is is_long
+def test_what_wants_company(request_: Request, alone: bool, when_pending: bool) -> None:
+    assert Router.wants_company(request_, lambda: False) is alone
+    assert Router.wants_company(request_, lambda: True) is when_pending

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vswap.errors import RangeError
+from vswap.proto import Request
 from vswap.store import Lane
 from vswapd.channel.receiver import Receiver
 from vswapd.channel.router import Router
@@ -270,56 +271,34 @@ def test_a_thread_that_serves_when_the_connection_ends_finishes_first(
     waiting.lane.wait_entered()
     kernel.reply()  # so the other thread waits for requests
     kernel.hang_up()
-    assert eventually(lambda: len(waiting.ended) == 1)
-    assert sorted(waiting.alive()) == [False, True]
+    assert eventually(lambda: sorted(waiting.alive()) == [False, True])
+    assert waiting.ended == []
     waiting.lane.go.set()
     waiting.join()
     assert waiting.alive() == [False, False]
+    assert len(waiting.ended) == 1
 
 
-@pytest.fixture
-def broken_device(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device whose reads fail in a way that nobody foresaw."""
-
-    def readv(fd: int, buffers: list[memoryview]) -> int:
-        raise OSError(errno.EBADF, "scripted")
-
-    monkeypatch.setattr(os, "readv", readv)
-
-
-def test_an_unforeseen_failure_ends_all_threads(
-    broken_device: None, kernel: Kernel, caplog: pytest.LogCaptureFixture
+def test_an_unforeseen_failure_ends_one_thread_and_the_others_go_on(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    decode = Router.decode
+    failures = iter([ZeroDivisionError()])
+
+    def failing_once(router: Router, length: int) -> Request | None:
+        for failure in failures:
+            raise failure
+        return decode(router, length)
+
+    monkeypatch.setattr(Router, "decode", failing_once)
     with serving(kernel) as served:
-        served.join()
-        assert served.alive() == [False, False]
-        assert len(served.ended) == 1
+        kernel.send(kernel.read(0, PAGE))
+        assert eventually(lambda: sorted(served.alive()) == [False, True])
+        assert served.ended == []
+        kernel.send(kernel.read(0, PAGE, unique=7))
+        assert kernel.reply() == ok(7, bytes(PAGE))
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert caplog.records[0].exc_info is not None
-
-
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM, errno.EFAULT])
-def test_a_read_that_fails_for_one_request_does_not_end_the_device(
-    code: int, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel has answered that one request with EIO; all others are there still.
-
-    fuse_dev_do_read() in fs/fuse/dev.c: what copying the request out fails with is returned.
-    """
-    left = [code]
-    real = os.readv
-
-    def readv(fd: int, buffers: list[memoryview]) -> int:
-        if left:
-            raise OSError(left.pop(), "scripted")
-        return real(fd, buffers)
-
-    monkeypatch.setattr(os, "readv", readv)
-    with serving(kernel) as served:
-        kernel.send(kernel.read(0, PAGE, unique=7))
-        assert eventually(lambda: kernel.has_reply() or bool(served.ended))
-        assert not served.ended
-        assert kernel.reply() == ok(7, bytes(PAGE))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

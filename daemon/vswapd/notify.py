@@ -1,0 +1,46 @@
+"""Telling whoever started the worker what became of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from vswap.errors import UserError
+
+__all__ = ["Ready", "reason"]
+
+
+class Ready:
+    """The descriptor on which one line is awaited: ``ready``, or ``error`` and the reason."""
+
+    def __init__(self, fd: int | None) -> None:
+        """`fd` None: nobody waits. Raises `UserError` if it is not open."""
+        self._fd = fd
+        self.told = False
+        if fd is not None:
+            try:
+                os.set_inheritable(fd, False)
+            except OSError:
+                self._fd = None
+                raise UserError(f"descriptor {fd} is not open") from None
+
+    def tell(self, line: str) -> None:
+        """Write `line`, the first time, and close."""
+        self.told = True
+        if self._fd is not None:
+            with suppress(OSError):  # they have gone
+                os.write(self._fd, os.fsencode(" ".join(line.splitlines())) + b"\n")
+            os.close(self._fd)
+            self._fd = None
+
+
+def reason(error: BaseException) -> str:
+    """One line for an error that ended the start: the first of a group, without a traceback."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, UserError):
+        return text
+    return f"cannot start: {text or type(error).__name__}"
