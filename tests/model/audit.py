@@ -28,7 +28,7 @@ from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Store
 from vswap.store import entry as entries
-from vswap.store.log import _BUSY, _HOLE, _OPEN, _READY, _SEALED
+from vswap.store.log import _BUSY, _HOLE, _OPEN, _READY, _SEALED, Log
 from vswap.store.unit import Decoder
 
 __all__ = ["audit"]
@@ -222,7 +222,7 @@ def _check_places(store: Store) -> Iterator[str]:
     log = store._parts.log
     places = list(log._state)
     lanes = [lane._writer._appender._segment for lane in store._lanes]
-    for state, listed in ((_HOLE, log._holes), (_READY, log._ready), (_OPEN, lanes), (_BUSY, [])):
+    for state, listed in ((_HOLE, holes(log)), (_READY, log._ready), (_OPEN, lanes), (_BUSY, [])):
         if sorted(listed) != [s for s, place in enumerate(places) if place == state]:
             yield f"LOG-PLACE: the {_PLACES[state]} segments are not {sorted(listed)}"
     for segment, place in enumerate(places):
@@ -238,6 +238,11 @@ def _check_places(store: Store) -> Iterator[str]:
         yield f"LOG-PLACE: {in_use} segments are in use, not {log._in_use}"
     if not in_use <= log._in_use_max <= log._limit:
         yield f"LOG-PLACE: {in_use} in use, {log._in_use_max} at most, limit {log._limit}"
+
+
+def holes(log: Log) -> list[int]:
+    """The segments without memory: those that were given back, and those never used."""
+    return [*log._holes, *range(log._untouched, len(log._state))]
 
 
 def _check_memory(store: Store) -> Iterator[str]:

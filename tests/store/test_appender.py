@@ -12,7 +12,7 @@ from vswap.errors import FullError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import entry
 from vswap.store.appender import Appender
-from vswap.store.log import _OPEN, _READY, _SEALED, Log
+from vswap.store.log import _OPEN, _SEALED, Log
 from vswap.store.region import Region
 from vswap.store.unit import Decoder, unit_size
 
@@ -122,6 +122,7 @@ def test_a_unit_may_end_exactly_at_its_segments_end(opened: Open) -> None:
 
 def test_a_unit_does_not_cross_into_the_next_segment(opened: Open) -> None:
     appender = opened.appender()
+    appender.append(0, 1, STORED, noise())
     appender._used = SEGMENT_SIZE - unit_size(PAGE_SIZE, 1) + entry.ALIGNMENT
     made = appender.append(9, 1, STORED, noise())
     assert entry.position_of(made) == SEGMENT_SIZE
@@ -132,6 +133,7 @@ def test_a_full_log_changes_nothing(make_region: MakeRegion) -> None:
     opened = Open(make_region(4 * SEGMENT_SIZE), limit=1)
     appender = opened.appender()
     fill(appender)
+    appender.settle()
     before = (opened.log.statistics(), bytes(opened.log._state), vars(appender).copy())
     with pytest.raises(FullError):
         appender.append(0, 16, STORED, noise(16))
@@ -148,16 +150,29 @@ def test_a_unit_that_still_fits_is_taken_after_one_that_did_not(make_region: Mak
     assert opened.decoder.unit(made, 3) == (noise(), 1)
 
 
-def test_a_segment_whose_units_all_died_is_freed_when_it_is_full(opened: Open) -> None:
-    """LOG-REUSE: it was open until then."""
+def test_a_full_segment_whose_units_all_died_is_filled_again(opened: Open) -> None:
+    """LOG-REUSE: it is open, and nobody can be reading what no entry names."""
     appender = opened.appender()
     units = fill(appender)
     appender.settle()
     for made in units:
         opened.log.drop([made + (i << entry.INDEX_SHIFT) for i in range(16)])
-    assert opened.log._state[0] == _OPEN
-    appender.append(0, 16, STORED, noise(16))
-    assert list(opened.log._state[:2]) == [_READY, _OPEN]
+    made = appender.append(0, 16, STORED, noise(16))
+    assert entry.position_of(made) == 0
+    assert list(opened.log._state[:2]) == [_OPEN, 0]
+
+
+def test_a_full_segment_with_a_unit_not_yet_counted_is_not_filled_again(opened: Open) -> None:
+    """LOG-LIVE: what is staged lives."""
+    appender = opened.appender()
+    units = fill(appender)
+    appender.settle()
+    for made in units[:-1]:
+        opened.log.drop([made + (i << entry.INDEX_SHIFT) for i in range(16)])
+    staged = appender.append(0, 1, STORED, noise())
+    opened.log.drop([units[-1] + (i << entry.INDEX_SHIFT) for i in range(16)])
+    made = appender.append(16, 16, STORED, noise(16))
+    assert entry.segment_of(made) != entry.segment_of(staged)
 
 
 def test_appenders_have_segments_of_their_own(opened: Open) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from model.audit import holes
 from model.effort import effort
 from model.memory import data_extents
 
@@ -82,7 +83,7 @@ class Harness:
         return (
             bytes(log._state),
             sorted(log._ready),
-            sorted(log._holes),
+            sorted(holes(log)),
             log.pages.tolist(),
             log.bytes.tolist(),
             log.statistics(),
@@ -394,7 +395,7 @@ def test_a_failed_populate_puts_the_segment_back_as_a_hole(make_log: Maker) -> N
     with pytest.raises(OSError, match="no memory"):
         harness.log.maintain(idle=True)
     assert harness.states() == [_HOLE] * 4
-    assert sorted(harness.log._holes) == [0, 1, 2, 3]
+    assert sorted(holes(harness.log)) == [0, 1, 2, 3]
     assert harness.log._in_use == 0
 
 
@@ -691,9 +692,9 @@ class LogMachine(RuleBasedStateMachine):
             expected[segment] = _OPEN
         assert states == expected
         assert _BUSY not in states
-        assert sorted(log._holes) == [s for s, state in enumerate(states) if state == _HOLE]
+        assert sorted(holes(log)) == [s for s, state in enumerate(states) if state == _HOLE]
         assert len(set(log._ready)) == len(log._ready)
-        assert log._in_use == self.SEGMENTS - len(log._holes) <= self.LIMIT
+        assert log._in_use == self.SEGMENTS - len(holes(log)) <= self.LIMIT
 
     def teardown(self) -> None:
         self.harness.region.close()

@@ -30,6 +30,14 @@ class Table(SwapTable):
         super().__init__(region, GEOMETRY)
         self.region = region
 
+    def publish(self, slot: int, count: int, first: int) -> None:
+        """Put a unit's entries where nothing is."""
+        assert self.exchange(slot, pages_of(first, count)) == []
+
+    def take(self, slot: int, count: int) -> list[int]:
+        """Empty a range."""
+        return self.exchange(slot, [entry.EMPTY] * count)
+
     def in_use(self) -> set[int]:
         """The clusters whose page has memory behind it."""
         return data_pages(self.region)

@@ -13,6 +13,10 @@ from vswap.errors import CorruptError
 
 __all__ = ["Zstd"]
 
+_ANNOUNCES_SIZE = 0xE0
+"""Bits of a frame's first byte (RFC 8878, 3.1.1.1.1) that our frames have clear: the decoder
+would allocate whatever size a damaged frame announces."""
+
 
 class Zstd:
     """One compression level of zstd. Holds contexts, so each thread needs its own."""
@@ -37,6 +41,8 @@ class Zstd:
 
     def decompress(self, data: Bytes, size: int) -> bytes:
         """Raises `CorruptError` when the frame is damaged or of another length."""
+        if data and data[0] & _ANNOUNCES_SIZE:
+            raise CorruptError("zstd: a frame that no encoder of ours made")
         try:
             plain = self._decompressor.decompress(data, max_output_size=size)
         except zstandard.ZstdError as error:

@@ -49,8 +49,9 @@ class Appender:
             self._pages = self._size = self._huge = 0
 
     def _roll(self) -> None:
-        fresh = self._log.take()
         self.settle()
-        self._log.seal(self._segment)
-        self._segment = fresh
+        if not self._log.is_vacant(self._segment):
+            fresh = self._log.take()
+            self._log.seal(self._segment)
+            self._segment = fresh
         self._used = 0

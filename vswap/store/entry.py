@@ -31,6 +31,7 @@ __all__ = [
     "INDEX_MASK",
     "INDEX_SHIFT",
     "KIND_CACHE",
+    "MAX_SEGMENTS",
     "POSITION_MASK",
     "SEGMENT_MASK",
     "SEGMENT_OFFSET_SHIFT",
@@ -58,6 +59,7 @@ UNIT_SHIFT = 20
 """Two entries that are equal above this bit name pages of the same unit."""
 SEGMENT_OFFSET_SHIFT = UNIT_SHIFT + SEGMENT_SHIFT - 2
 SEGMENT_MASK = (1 << 24) - 1
+MAX_SEGMENTS = 1 << 24
 POSITION_MASK = (1 << 42) - 1
 _KIND_SHIFT = 62
 
@@ -83,7 +85,7 @@ def segment_of(entry: int) -> int:
 
 def first_entry_after(segment: int) -> int:
     """A bound: front-cache entries below it are of this segment or of one before it."""
-    return KIND_CACHE << _KIND_SHIFT | (segment + 1) << SEGMENT_OFFSET_SHIFT
+    return (KIND_CACHE << _KIND_SHIFT) + ((segment + 1) << SEGMENT_OFFSET_SHIFT)
 
 
 def index_of(entry: int) -> int:

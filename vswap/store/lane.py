@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vswap.codec import Bytes
 from vswap.errors import NoDataError, RangeError, RequestError, UnsupportedError
-from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
+from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS, PAGE_SHIFT, PAGE_SIZE
 from vswap.store.parts import Parts
 from vswap.store.reader import Reader
 from vswap.store.writer import Writer
@@ -97,7 +97,8 @@ class Lane:
         except RequestError:
             counters.failed_writes += 1
             raise
-        counters.pages_written += size + _IN_PAGE >> PAGE_SHIFT
+        if size:
+            counters.pages_written += (offset + size - 1 >> PAGE_SHIFT) - (offset >> PAGE_SHIFT) + 1
 
     def _write_any(self, offset: int, data: memoryview) -> None:
         for at, size in _whole_and_partial(offset, len(data)):
@@ -113,8 +114,7 @@ class Lane:
         self._check_range(offset, length)
         for at, size in _whole_and_partial(offset, length):
             if size & _IN_PAGE:
-                zeros = memoryview(ZERO_PAGE)[:size]
-                self._writer.part(at >> PAGE_SHIFT, at & _IN_PAGE, zeros)
+                self._writer.zero_part(at >> PAGE_SHIFT, at & _IN_PAGE, size)
             else:
                 self._free(at >> PAGE_SHIFT, size >> PAGE_SHIFT)
 
@@ -126,7 +126,6 @@ class Lane:
             end = min(slot + count, cluster + 1 << CLUSTER_SHIFT)
             with parts.locks[cluster]:
                 self.counters.notify_free += parts.free(first, end - first)
-                parts.table.release(cluster)
 
     def seek(self, offset: int, whence: int) -> int:
         """Where the next data or hole begins, in bytes (lseek(2); zero pages are holes).

@@ -88,7 +88,7 @@ class Log:
         """
         self._region = region
         count = region.size >> SEGMENT_SHIFT
-        self._limit = min(limit or count, count)
+        self._limit = count if limit is None else min(limit, count)
         self._reserve = min(reserve, self._limit)
         self._wake = wake
         self._lock = threading.Lock()
@@ -98,9 +98,11 @@ class Log:
         self._pages = self.pages.data
         self._bytes = self.bytes.data
         self._ready: deque[int] = deque()
-        self._holes = deque(range(count))
+        self._untouched = 0  # segments from here on have never been used
+        self._holes: deque[int] = deque()  # those that have, and were given back
         self._in_use = 0  # segments with memory behind them: every state but _HOLE
         self._in_use_max = 0
+        self._open = self._sealed = 0
         self._live_pages = 0
         self._live_bytes = 0
         self._live_huge = 0
@@ -111,24 +113,35 @@ class Log:
         with self._lock:
             segment = self._ready.pop() if self._ready else self._take_hole()
             self._state[segment] = _OPEN
-            low = len(self._ready) < self._reserve // 2
+            self._open += 1
+            low = 2 * len(self._ready) < self._reserve
         if low:
             self._wake()
         return segment
 
     def _take_hole(self) -> int:
-        if self._in_use >= self._limit or not self._holes:
+        if self._in_use >= self._limit:
             raise FullError("no segment is free")
         self._in_use += 1
         self._in_use_max = max(self._in_use_max, self._in_use)
-        return self._holes.popleft()
+        if self._holes:
+            return self._holes.popleft()
+        self._untouched += 1
+        return self._untouched - 1
 
     def seal(self, segment: int) -> None:
         """Nothing more will be appended to this segment; it goes when its last page dies."""
         with self._lock:
+            self._open -= 1
+            self._sealed += 1
             self._state[segment] = _SEALED
             if not self._pages[segment]:
                 self._free(segment)
+
+    def is_vacant(self, segment: int) -> bool:
+        """Whether no page lives in an open segment, so that its appender may start over."""
+        with self._lock:
+            return not self._pages[segment]
 
     def add(self, segment: int, pages: int, size: int, huge: int) -> None:
         """Count `pages` pages just appended, of `size` bytes in all, `huge` of them stored."""
@@ -162,7 +175,8 @@ class Log:
             self._free(segment)
 
     def _free(self, segment: int) -> None:
-        """Lock held."""
+        """Lock held; the segment is sealed and nothing lives in it."""
+        self._sealed -= 1
         self._state[segment] = _READY
         self._ready.append(segment)
         if len(self._ready) == self._reserve + 1 or len(self._ready) > _SLACK * self._reserve:
@@ -182,9 +196,9 @@ class Log:
                 if populate:
                     self._region.populate(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
                     done = True
-                else:
-                    self._region.punch(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
             finally:
+                if not done:  # not even in part
+                    self._region.punch(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
                 self._settle(segment, _READY if done else _HOLE)
 
     def _begin(self, most: int) -> tuple[int, bool] | None:
@@ -192,7 +206,7 @@ class Log:
         with self._lock:
             if len(self._ready) > most:
                 segment, populate = self._ready.popleft(), False
-            elif len(self._ready) < self._reserve and self._holes and self._in_use < self._limit:
+            elif len(self._ready) < self._reserve and self._in_use < self._limit:
                 segment, populate = self._take_hole(), True
             else:
                 return None
@@ -216,8 +230,8 @@ class Log:
                 bytes_live=self._live_bytes,
                 huge_pages=self._live_huge,
                 huge_pages_since=self._huge_since,
-                segments_open=self._state.count(_OPEN),
-                segments_sealed=self._state.count(_SEALED),
+                segments_open=self._open,
+                segments_sealed=self._sealed,
                 segments_ready=len(self._ready),
                 segments_max=self._in_use_max,
             )

@@ -6,6 +6,7 @@ before anything else is believed.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ class State:
 
         Raises `StateError` if it was made by another version or in another shape.
         """
+        if os.fstat(fds[0]).st_size < _HEADER.size:
+            raise StateError("the state has no vswap header")
         header = Region(fds[0])
         found = bytes(header.view[: _HEADER.size])
         magic, version, *_ = _HEADER.unpack(found)

@@ -10,6 +10,7 @@ from vswap.codec import CODECS, codec
 from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SHIFT, SEGMENT_SIZE, Geometry
 from vswap.store.appender import Appender
 from vswap.store.cache import FrontCache
+from vswap.store.entry import MAX_SEGMENTS
 from vswap.store.lane import Counters, Lane
 from vswap.store.locks import ClusterLocks
 from vswap.store.log import Log
@@ -49,9 +50,10 @@ def segments_for(geometry: Geometry, lanes: int) -> int:
     """How many segments the log of a device needs address space for.
 
     Dead space goes only when all of a segment is dead, so pages overwritten in random order
-    want more room than the device's size; memory is only taken for what is in use.
+    want more room than the device's size; memory is only taken for what is in use. The
+    largest devices get as much as entries can name.
     """
-    return 2 * (geometry.size >> SEGMENT_SHIFT) + 2 * lanes + 16
+    return min(2 * (geometry.size >> SEGMENT_SHIFT) + 2 * lanes + 16, MAX_SEGMENTS)
 
 
 class Store:
@@ -66,7 +68,7 @@ class Store:
         self._state = state
         self._policy = policy
         table = SwapTable(state.table, geometry)
-        limit = policy.memory_limit and policy.memory_limit // SEGMENT_SIZE
+        limit = policy.memory_limit
         self._parts = Parts(
             geometry=geometry,
             memory=state.segments.view,
@@ -74,7 +76,12 @@ class Store:
             zeromap=Zeromap(state.zeromap, geometry),
             table=table,
             cache=FrontCache(table),
-            log=Log(state.segments, policy.reserve, limit, wake),
+            log=Log(
+                state.segments,
+                policy.reserve,
+                None if limit is None else limit // SEGMENT_SIZE,
+                wake,
+            ),
         )
         self._lanes: list[Lane] = []
         self._lanes_lock = threading.Lock()

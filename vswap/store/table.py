@@ -23,12 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SIZE, Geometry
-from vswap.store.entry import EMPTY, INDEX_SHIFT
+from vswap.store.entry import EMPTY
 from vswap.store.region import Region
 
 __all__ = ["SwapTable"]
-
-_NOTHING = memoryview(bytes(PAGE_SIZE)).cast("Q")
 
 
 class SwapTable:
@@ -58,28 +56,28 @@ class SwapTable:
             return [EMPTY] * count
         return self._entries[slot : slot + count].tolist()
 
-    def publish(self, slot: int, count: int, entry: int) -> None:
-        """Point `count` empty slots at the pages of the unit whose first page has `entry`."""
-        entries = self._entries
-        for i in range(count):
-            entries[slot + i] = entry + (i << INDEX_SHIFT)
-        self._counts[slot >> CLUSTER_SHIFT] += count
+    def exchange(self, slot: int, entries: list[int]) -> list[int]:
+        """Put `entries` into consecutive slots; answers those that stood there and were not empty.
 
-    def take(self, slot: int, count: int) -> list[int]:
-        """Empty the range; answers the entries that stood there.
-
-        The cluster's page stays, even if this was its last entry: call `release` once the
-        caller has put in whatever it frees the range for.
+        Each is one aligned store of 64 bits, so at any instant, and after a crash at any
+        instant, a slot has its old entry or its new one. The cluster's page stays, even if
+        nothing is left in it: see `release`.
         """
         cluster = slot >> CLUSTER_SHIFT
-        if not self._counts[cluster]:
+        if not self._counts[cluster] and not any(entries):
             return []
-        window = self._entries[slot : slot + count]
-        taken = [entry for entry in window.tolist() if entry]
-        if taken:
-            window[:] = _NOTHING[:count]
-            self._counts[cluster] -= len(taken)
-        return taken
+        table = self._entries
+        old = []
+        added = 0
+        for at, new in enumerate(entries, slot):
+            if before := table[at]:
+                old.append(before)
+            if new:
+                added += 1
+            if new != before:
+                table[at] = new
+        self._counts[cluster] += added - len(old)
+        return old
 
     def release(self, cluster: int) -> None:
         """Give the cluster's page back if it holds no entry any more."""

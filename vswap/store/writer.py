@@ -2,25 +2,22 @@
 
 A write is made in two steps, and the order is what a crash is survived by: first all of its
 units are appended to the log (*staged*: in memory, but named by nothing), then, cluster by
-cluster, what the range held is freed and the new entries are published. A write that finds
-no room fails in the first step, and nothing that was stored has been touched.
+cluster, their entries take the place of what the range held. A write that finds no room
+fails in the first step, and nothing that was stored has been touched.
 """
 
 from __future__ import annotations
 
 from vswap.codec import Codec
-from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE
+from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 from vswap.store.appender import Appender
 from vswap.store.cut import by_cluster, is_zero_page, runs
 from vswap.store.entry import EMPTY, INDEX_SHIFT
-from vswap.store.parts import Parts
+from vswap.store.parts import Parts, Staged
 from vswap.store.reader import Reader
 from vswap.store.unit import pack_payload
 
 __all__ = ["Writer"]
-
-_Staged = tuple[int, int, int]
-"""First slot, page count, entry of the first page or EMPTY for zero pages."""
 
 
 class Writer:
@@ -41,7 +38,7 @@ class Writer:
         """Write one page: the commonest write, so the shortest way."""
         staged = self._stage_page(slot, data)
         with self._locks[slot >> CLUSTER_SHIFT]:
-            self._commit(slot, 1, [staged])
+            self._parts.put(slot, 1, [staged])
 
     def pages(self, slot: int, data: memoryview) -> None:
         """Write the whole pages of `data` to `slot` and on."""
@@ -52,7 +49,7 @@ class Writer:
             while end < len(staged) and staged[end][0] < first + count:
                 end += 1
             with self._locks[first >> CLUSTER_SHIFT]:
-                self._commit(first, count, staged[done:end])
+                self._parts.put(first, count, staged[done:end])
             done = end
 
     def part(self, slot: int, start: int, data: memoryview) -> None:
@@ -60,21 +57,28 @@ class Writer:
         with self._locks[slot >> CLUSTER_SHIFT]:
             page = bytearray(self._reader.page_locked(slot))
             page[start : start + len(data)] = data
-            self._commit(slot, 1, [self._stage_page(slot, memoryview(page))])
+            self._parts.put(slot, 1, [self._stage_page(slot, memoryview(page))])
+
+    def zero_part(self, slot: int, start: int, size: int) -> None:
+        """Make `size` bytes from `start` on of the page at `slot` zeros, if they may not be."""
+        with self._locks[slot >> CLUSTER_SHIFT]:
+            stored = self._parts.table.get(slot) != EMPTY
+        if stored:
+            self.part(slot, start, memoryview(ZERO_PAGE)[:size])
 
     def _append(self, slot: int, data: memoryview) -> int:
         codec, payload = pack_payload(self._codec, data)
         return self._appender.append(slot, len(data) >> PAGE_SHIFT, codec, payload)
 
-    def _stage_page(self, slot: int, data: memoryview) -> _Staged:
+    def _stage_page(self, slot: int, data: memoryview) -> Staged:
         if is_zero_page(data, 0):
             return slot, 1, EMPTY
         entry = self._append(slot, data)
         self._appender.settle()
         return slot, 1, entry
 
-    def _stage(self, slot: int, data: memoryview) -> list[_Staged]:
-        staged: list[_Staged] = []
+    def _stage(self, slot: int, data: memoryview) -> list[Staged]:
+        staged: list[Staged] = []
         try:
             for first, count, zero in runs(slot, data, self._unit_pages):
                 at = first - slot << PAGE_SHIFT
@@ -87,18 +91,7 @@ class Writer:
         self._appender.settle()
         return staged
 
-    def _unstage(self, staged: list[_Staged]) -> None:
+    def _unstage(self, staged: list[Staged]) -> None:
         for _, count, entry in staged:
             if entry:
                 self._parts.log.drop([entry + (i << INDEX_SHIFT) for i in range(count)])
-
-    def _commit(self, slot: int, count: int, staged: list[_Staged]) -> None:
-        """Put `staged` in the place of what the range holds; the cluster's lock is held."""
-        self._parts.free(slot, count)
-        for first, pages, entry in staged:
-            if entry:
-                self._parts.table.publish(first, pages, entry)
-            else:
-                self._parts.zeromap.set(first, pages)
-        if not staged[0][2]:  # perhaps nothing but zeros: the cluster may have become empty
-            self._parts.table.release(slot >> CLUSTER_SHIFT)
