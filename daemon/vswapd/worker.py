@@ -65,6 +65,7 @@ class Worker:
         self._store.maintain(idle=True)  # the data threads' open segments come out of these
         self._state.buffers.populate(0, self._state.buffers.size)
         self._closed = trio.Event()
+        self._detached = False
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
@@ -79,12 +80,13 @@ class Worker:
             signal.signal(signal.SIGTERM, self._on_signal)
             signal.signal(signal.SIGINT, self._on_signal)
             undo.callback(self._ignore_signals)
-            fd = self._mount(undo)
+            fd, path, mine = self._mount(undo)
             buffer = channel.receive_buffer(self._state.buffer(0))
             agreed = channel.handshake(fd, buffer)
             self._bridge = Bridge(fd)
             undo.callback(self._bridge.close)
             trio.run(self._run, fd, agreed, ready)
+            self._detach(path, mine)  # at once: later the place may be a successor's
             self._channel.join(_JOIN_SECONDS)
             return not self._channel.failed
 
@@ -97,24 +99,29 @@ class Worker:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _mount(self, undo: ExitStack) -> int:
-        """Mount and note how it is undone, with signals held back in between."""
+    def _mount(self, undo: ExitStack) -> tuple[int, str, str | None]:
+        """Mount and note how it is undone, with signals held back in between.
+
+        Answers the connection, the place, and what tells this mount from others there.
+        """
         settings = self._settings
         held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
             fd = channel.open_and_mount(settings.mount, settings.name, settings.allow_fusermount)
             undo.callback(os.close, fd)
             path = mounts.resolve(settings.mount)
-            undo.callback(self._detach, path, mounts.top_mount(path))
+            mine = mounts.top_mount(path)
+            undo.callback(self._detach, path, mine)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        return fd
+        return fd, path, mine
 
     def _detach(self, path: str, mine: str | None) -> None:
         """Leave no dead mount behind, whatever ended the connection, and touch no other's."""
-        if mine is not None and mounts.top_mount(path) == mine:
+        if mine is not None and not self._detached and mounts.top_mount(path) == mine:
             with suppress(OSError):
                 channel.unmount(path, self._settings.allow_fusermount, lazy=True)
+        self._detached = True
 
     async def _run(self, fd: int, agreed: Handshake, ready: Ready) -> None:
         token = trio.lowlevel.current_trio_token()

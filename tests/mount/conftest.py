@@ -72,11 +72,12 @@ def starting(mount_point: Path, logs: Path) -> Iterator[Start]:
             log = logs / f"stderr-{len(written)}"
             written.append(log)
             changed = {name: value for name, value in keywords.items() if name not in own}
+            place = changed.pop("mount", mount_point)
             how = {name: value for name, value in keywords.items() if name in own}
             context: AbstractContextManager[Worker] = started(
                 mount_point,
                 log,
-                settings(mount_point, **changed),
+                settings(place, **changed),
                 **how,  # type: ignore[arg-type]
             )
             return stack.enter_context(context)

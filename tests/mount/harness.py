@@ -124,7 +124,7 @@ class Worker:
         return mount_of(self.mount) is not None
 
     def stderr(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="surrogateescape")
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -158,9 +158,9 @@ Start = Callable[..., Worker]
 """Starts a worker with these settings (see `conftest.start`)."""
 
 
-def settings(mount: Path, **changed: object) -> str:
+def settings(mount: object, **changed: object) -> str:
     """The settings of a small device, as JSON."""
-    values = {"name": "test", "mount": os.fsdecode(mount), "size": SIZE, "threads": 2}
+    values = {"name": "test", "mount": str(mount), "size": SIZE, "threads": 2}
     return json.dumps({**values, **changed})
 
 

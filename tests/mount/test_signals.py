@@ -152,7 +152,7 @@ worker.channel.unmount = refuse
     [
         "PermissionError(1, 'Operation not permitted')",
         "FileNotFoundError(2, 'No such file or directory', 'fusermount3')",
-        "__import__('subprocess').TimeoutExpired('fusermount3', 10)",
+        "TimeoutError(110, 'fusermount3 does not end', '/mnt')",
     ],
     ids=["EPERM", "no fusermount3", "fusermount3 hangs"],
 )
@@ -272,13 +272,25 @@ def test_an_aborted_connection_ends_a_worker_in_use(device: Worker, swap: int) -
     assert errno_of(lambda: os.pread(swap, PAGE, 0)) in {errno.ENOTCONN, errno.ECONNABORTED}
 
 
+def test_a_mount_point_given_through_a_link_is_left_clean_too(
+    start: Start, mount_point: Path, tmp_path: Path
+) -> None:
+    """The kernel knows the mount by another path then."""
+    (tmp_path / "link").symlink_to(mount_point.parent)
+    device = start(mount=tmp_path / "link" / mount_point.name)
+    assert device.mounted()
+    device.abort()
+    device.wait()
+    assert not device.mounted()
+
+
 def test_the_failure_of_all_data_threads_is_not_a_clean_end(start: Start) -> None:
     """Whoever watches the worker must not take it for an unmount."""
     prelude = """
-from vswapd.channel.router import Router
-def serve(*arguments):
+from vswapd.channel.receiver import Receiver
+def receive(*arguments, **keywords):
     raise RuntimeError("a fault of ours")
-Router.decode = serve
+Receiver.receive = receive
 """
     device = start(prelude=prelude, threads=1)
     assert errno_of(device.swap.stat) != 0

@@ -194,3 +194,22 @@ def test_a_signal_during_the_start_leaves_no_mount(
     assert device.told != "ready"
     device.wait()
     assert not device.mounted()
+
+
+TWO_SIGNALS = """
+import os, signal
+import vswapd.worker as worker
+unmount = worker.channel.unmount
+def interrupted(*arguments, **keywords):
+    os.kill(os.getpid(), signal.SIGTERM)
+    unmount(*arguments, **keywords)
+def interrupt(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+worker.channel.handshake, worker.channel.unmount = interrupt, interrupted
+"""
+
+
+def test_a_second_signal_does_not_keep_a_start_from_being_undone(start: Start) -> None:
+    device = start(prelude=TWO_SIGNALS)
+    device.wait()
+    assert not device.mounted()

@@ -66,8 +66,7 @@ def before_each(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, check: 
 
 BY_RANGE = [
     (SwapTable, "entries"),
-    (SwapTable, "publish"),
-    (SwapTable, "take"),
+    (SwapTable, "exchange"),
     (Zeromap, "set"),
     (Zeromap, "clear"),
     (FrontCache, "presence"),
@@ -83,8 +82,9 @@ def test_a_range_is_touched_under_its_clusters_lock(
     """ONE-STATE and STABLE-PRESENCE: and it never spans clusters."""
     seen = []
 
-    def check(slot: int, count: int, *_: int) -> None:
+    def check(slot: int, what: int | list[int], *_: int) -> None:
         seen.append(slot)
+        count = what if isinstance(what, int) else len(what)
         assert slot // CLUSTER_SLOTS == (slot + count - 1) // CLUSTER_SLOTS
         assert store._parts.locks[slot // CLUSTER_SLOTS].locked()
 
@@ -146,15 +146,16 @@ def test_a_unit_is_complete_before_an_entry_names_it(
     decoder = lane._reader._decoder
     seen = []
 
-    def check(slot: int, count: int, entry: int) -> None:
-        seen.append(slot)
-        assert decoder.unit(entry, slot)[1] == count
-        assert store._parts.log.pages[lane._writer._appender._segment] >= count
+    def check(slot: int, entries: list[int]) -> None:
+        for at, entry in enumerate(entries, slot):
+            seen.append(at)
+            assert decoder.unit(entry, at)[1] == 4
+        assert store._parts.log.pages[lane._writer._appender._segment] >= len(entries)
 
-    before_each(monkeypatch, SwapTable, "publish", check)
+    before_each(monkeypatch, SwapTable, "exchange", check)
     for slot in range(0, 64, 16):
         put(lane, slot, text(16, seed=slot))
-    assert len(seen) == 16
+    assert len(seen) == 64
 
 
 def test_a_write_stages_all_its_units_before_it_frees_anything(
@@ -166,13 +167,12 @@ def test_a_write_stages_all_its_units_before_it_frees_anything(
     steps: list[str] = []
     for owner, name in (
         (appender.Appender, "append"),
-        (SwapTable, "take"),
+        (SwapTable, "exchange"),
         (Log, "drop"),
-        (SwapTable, "publish"),
     ):
         before_each(monkeypatch, owner, name, lambda *_, step=name: steps.append(step))
     put(lane, CLUSTER_SLOTS - 8, noise(16))
-    each_cluster = ["take", "drop", "publish", "publish"]
+    each_cluster = ["exchange", "drop"]
     assert steps == ["append"] * 4 + each_cluster * 2
 
 
@@ -237,7 +237,7 @@ def test_a_seek_finds_data_that_is_being_overwritten(
     writing, seeking = store.lane(), store.lane()
     put(writing, 0, text())
     found: list[str] = []
-    publish = SwapTable.publish
+    exchange = SwapTable.exchange
 
     def seek() -> None:
         try:
@@ -247,13 +247,13 @@ def test_a_seek_finds_data_that_is_being_overwritten(
 
     seeker = threading.Thread(target=seek, daemon=True)
 
-    def overtaken_publish(self: SwapTable, *args: int) -> None:
+    def overtaken(self: SwapTable, slot: int, entries: list[int]) -> list[int]:
         """A seek in the midst of the overwrite: it answers now, or waits for the lock."""
         seeker.start()
         seeker.join(0.2)
-        publish(self, *args)
+        return exchange(self, slot, entries)
 
-    monkeypatch.setattr(SwapTable, "publish", overtaken_publish)
+    monkeypatch.setattr(SwapTable, "exchange", overtaken)
     put(writing, 0, noise())
     seeker.join(20)
     assert found == ["0"]

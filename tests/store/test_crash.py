@@ -27,8 +27,7 @@ from vswap.store.zeromap import Zeromap
 STEPS = (
     (Appender, "append"),
     (Appender, "settle"),
-    (SwapTable, "take"),
-    (SwapTable, "publish"),
+    (SwapTable, "exchange"),
     (Zeromap, "clear"),
     (Zeromap, "set"),
     (Log, "drop"),

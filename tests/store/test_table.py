@@ -182,7 +182,7 @@ def test_a_terabyte_device_costs_a_page_for_one_page(make_region: MakeRegion) ->
     geometry = Geometry(1 << 40)
     region = make_region(SwapTable.region_size(geometry))
     table = SwapTable(region, geometry)
-    table.publish(geometry.slots - 1, 1, FIRST)
+    table.exchange(geometry.slots - 1, pages_of(FIRST, 1))
     assert table.get(geometry.slots - 1) == FIRST
     assert region.allocated() == PAGE_SIZE
 

@@ -134,6 +134,10 @@ def test_defaults_are_resolved() -> None:
         ({"spin_us": -1}, "spin-us must be from 0 to 10000, not -1"),
         ({"spin_us": 10001}, "spin-us must be from 0 to 10000, not 10001"),
         ({"memory_limit": 1 << 20}, "memory-limit must be at least 8 MiB, not 1048576 bytes"),
+        (
+            {"memory_limit": 16 << 20, "threads": 9},
+            "memory-limit must be at least 18 MiB with 9 threads, not 16777216 bytes",
+        ),
         ({"mount": "run/swap0"}, "mount point 'run/swap0' must be an absolute path"),
         ({"mount": "/run\0/swap0"}, "mount point '/run\\x00/swap0' is no path"),
         (
@@ -159,7 +163,7 @@ def test_settings_refuse(change: dict[str, Any], reason: str) -> None:
         unit_pages=st.sampled_from([1, 2, 4, 8, 16]),
         threads=st.integers(0, 64),
         spin_us=st.integers(0, 10_000),
-        memory_limit=st.none() | st.integers(8 << 20, 2**60),
+        memory_limit=st.none() | st.integers(128 << 20, 2**60),
         allow_fusermount=st.booleans(),
     )
 )

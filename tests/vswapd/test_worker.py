@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import trio
@@ -20,8 +19,8 @@ from vswapd import channel, mounts
 from vswapd import worker as module
 from vswapd.config import Settings
 from vswapd.memory import Preparation
-from vswapd.mounts import Device
-from vswapd.worker import Ready, Worker
+from vswapd.notify import Ready
+from vswapd.worker import Worker
 
 SECONDS = 10
 
@@ -82,26 +81,14 @@ def test_a_reason_is_one_line(pipe: tuple[int, int]) -> None:
 # --- In the background -----------------------------------------------------------------
 
 
-def settings(mount: str) -> Settings:
-    return Settings(name="m", mount=mount, size=64 << 20, threads=1)
-
-
 @pytest.fixture
-def make(request: pytest.FixtureRequest) -> Callable[[str], Worker]:
-    """Makes workers, which mount nothing yet, for a mount point."""
-
-    def worker(mount: str) -> Worker:
-        made = Worker(settings(mount), Preparation(False, False, False))
-        request.addfinalizer(lambda: os.close(made._wake_fd))
-        request.addfinalizer(made._state.close)
-        return made
-
-    return worker
-
-
-@pytest.fixture
-def worker(make: Callable[[str], Worker]) -> Worker:
-    return make("/nowhere/m")
+def worker() -> Iterator[Worker]:
+    """Without a mount."""
+    settings = Settings(name="m", mount="/nowhere/m", size=64 << 20, threads=1)
+    made = Worker(settings, Preparation(False, False, False))
+    yield made
+    made._state.close()
+    os.close(made._wake_fd)
 
 
 class Store:
@@ -125,6 +112,13 @@ def nothing() -> None:
     pass
 
 
+def told() -> Ready:
+    """Of a worker that has started."""
+    ready = Ready(None)
+    ready.tell("ready")
+    return ready
+
+
 def fails(error: Exception) -> Callable[[], None]:
     def call() -> None:
         raise error
@@ -143,7 +137,7 @@ def maintain(worker: Worker, *calls: Callable[[], None]) -> Store:
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 worker._wake()
-                nursery.start_soon(module._keep_going, worker._maintain)
+                nursery.start_soon(module._keep_going, worker._maintain, told())
                 await store.called.wait()
                 nursery.cancel_scope.cancel()
 
@@ -196,12 +190,20 @@ def test_what_fails_beside_the_data_plane_is_started_again(
 
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(module._keep_going, task)
+                nursery.start_soon(module._keep_going, task, told())
                 await again.wait()
                 nursery.cancel_scope.cancel()
 
     trio.run(run)
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+
+
+def test_what_fails_before_the_worker_is_ready_fails_the_start() -> None:
+    async def task() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        trio.run(module._keep_going, task, Ready(None))
 
 
 def test_waking_never_waits(worker: Worker) -> None:
@@ -225,28 +227,28 @@ def unmounted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return gone
 
 
-def mounted(monkeypatch: pytest.MonkeyPatch, *devices: Device) -> None:
-    monkeypatch.setattr(mounts, "devices", lambda: list(devices))
+def mounted(monkeypatch: pytest.MonkeyPatch, device: str | None) -> None:
+    monkeypatch.setattr(mounts, "top_mount", {"/nowhere/m": device}.get)
 
 
 def test_its_own_dead_mount_is_detached(
     worker: Worker, unmounted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mounted(monkeypatch, Device("m", "/nowhere/m"))
-    worker._detach()
+    mounted(monkeypatch, "0:39")
+    worker._detach("/nowhere/m", "0:39")
     assert unmounted == ["/nowhere/m"]
 
 
-@pytest.mark.parametrize(
-    "other",
-    [Device("other", "/nowhere/m"), Device("m", "/nowhere/other")],
-    ids=["other name", "other place"],
-)
-def test_others_mounts_are_let_alone(
-    other: Device, worker: Worker, unmounted: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("there", "mine"), [("0:40", "0:39"), (None, "0:39"), ("0:40", None)])
+def test_what_is_not_its_own_is_let_alone(
+    there: str | None,
+    mine: str | None,
+    worker: Worker,
+    unmounted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    mounted(monkeypatch, other)
-    worker._detach()
+    mounted(monkeypatch, there)
+    worker._detach("/nowhere/m", mine)
     assert unmounted == []
 
 
@@ -256,22 +258,6 @@ def test_a_mount_that_cannot_be_detached_is_no_error(
     def unmount(mount_point: str, as_user: bool, lazy: bool = False) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    mounted(monkeypatch, Device("m", "/nowhere/m"))
+    mounted(monkeypatch, "0:39")
     monkeypatch.setattr(channel, "unmount", unmount)
-    worker._detach()
-
-
-@pytest.mark.parametrize("given", ["link/m", "real/m/"])
-def test_a_mount_is_known_by_whatever_path_it_was_given(
-    given: str,
-    tmp_path: Path,
-    make: Callable[[str], Worker],
-    unmounted: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """mountinfo has the path without links and without a slash at its end."""
-    (tmp_path / "real" / "m").mkdir(parents=True)
-    (tmp_path / "link").symlink_to("real")
-    mounted(monkeypatch, Device("m", f"{tmp_path}/real/m"))
-    make(f"{tmp_path}/{given}")._detach()
-    assert len(unmounted) == 1
+    worker._detach("/nowhere/m", "0:39")
