@@ -66,6 +66,7 @@ class Worker:
         self._state.buffers.populate(0, self._state.buffers.size)
         self._closed = trio.Event()
         self._detached = False
+        self._ending = False
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
@@ -92,7 +93,8 @@ class Worker:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Before trio has taken signals over. Once the end has begun there is nothing to do."""
-        if not self._closed.is_set():
+        if not self._ending:
+            self._ending = True
             raise KeyboardInterrupt
 
     def _ignore_signals(self) -> None:
@@ -149,6 +151,7 @@ class Worker:
                 ready.tell("ready")
                 _log.info("serving %s/swap", self._settings.mount)
                 await self._closed.wait()
+                self._ending = True
                 nursery.cancel_scope.cancel()
 
     async def _maintain(self) -> None:

@@ -31,10 +31,21 @@ class Turn:
         """Nobody's."""
         self.lock = threading.Lock()
         self.closed = False
-        self.threads = 0
-        """Threads that have not ended."""
         self.serving = 0
         """Threads that serve a long request at the moment; changed by who has the turn."""
+        self._threads = 0
+        self._count_lock = threading.Lock()
+
+    def join(self) -> None:
+        """One more thread takes turns."""
+        with self._count_lock:
+            self._threads += 1
+
+    def leave(self) -> bool:
+        """One thread less, which need not have the turn; whether it was the last."""
+        with self._count_lock:
+            self._threads -= 1
+            return not self._threads
 
 
 class DataThread:
@@ -53,7 +64,7 @@ class DataThread:
         self.receiver = receiver
         self.router = router
         self._turn = turn
-        turn.threads += 1
+        turn.join()
         self._prepare = prepare
         self._on_end = on_end
         self._thread = threading.Thread(target=self._run, name=f"vswap-data-{index}", daemon=True)
@@ -83,10 +94,7 @@ class DataThread:
             self._end()
 
     def _end(self) -> None:
-        with self._turn.lock:
-            self._turn.threads -= 1
-            last = not self._turn.threads
-        if last:
+        if self._turn.leave():
             self._on_end()
 
     def _serve_until_closed(self) -> None:
