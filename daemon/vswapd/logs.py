@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import queue
+import signal
 import sys
 import threading
 
@@ -40,12 +41,16 @@ def start_log() -> None:
 
 def stop_log() -> None:
     """Write what is left, as far as that is possible in a second."""
+    global _thread  # noqa: PLW0603
     if _thread is not None and not _records.full():
         _records.put_nowait(None)
         _thread.join(_FLUSH_SECONDS)
+    _thread = None
 
 
 def _write() -> None:
+    # Signals are for the main thread, which may be holding them back.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while (record := _records.get()) is not None:
         try:
             # By the handler's formatter already, a traceback included.

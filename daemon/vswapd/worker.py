@@ -21,6 +21,7 @@ from types import FrameType
 import pyfuse3
 import trio
 
+from vswap.errors import UserError
 from vswap.geometry import Geometry
 from vswap.store import Policy, Shape, State, Store, segments_for
 from vswapd import channel, memory, mounts
@@ -109,9 +110,12 @@ class Worker:
         settings = self._settings
         held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         try:
+            try:
+                path = mounts.resolve(settings.mount)
+            except OSError as error:
+                raise UserError(f"cannot mount on {settings.mount}: {error.strerror}") from None
             fd = channel.open_and_mount(settings.mount, settings.name, settings.allow_fusermount)
             undo.callback(os.close, fd)
-            path = mounts.resolve(settings.mount)
             mine = mounts.top_mount(path)
             undo.callback(self._detach, path, mine)
         finally:
@@ -167,6 +171,7 @@ class Worker:
                 await trio.to_thread.run_sync(self._store.maintain, quiet)
             except OSError as error:
                 _log.warning("no memory to keep segments ready: %s", error.strerror)
+                await trio.sleep(_QUIET_SECONDS)
                 patience = _QUIET_SECONDS
 
     async def _stop_on_signal(self, signals: AsyncIterator[int]) -> None:
@@ -233,18 +238,22 @@ def main() -> int:
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="surrogateescape")  # paths are bytes
     ready = Ready(None)
-    start_log()
     try:
         ready = Ready(arguments.ready_fd)
         settings = Settings.from_json(arguments.settings)
-        preparation = memory.prepare_process(_log.warning)
+        warnings: list[str] = []
+        preparation = memory.prepare_process(warnings.append)
+        start_log()  # its thread is prepared like this one
+        for warning in warnings:
+            _log.warning("%s", warning)
         return 0 if Worker(settings, preparation).serve(ready) else 1
     except BaseException as error:
         if ready.told:
             raise
+        stop_log()
         why = reason(error)
         ready.tell(f"error {why}")
-        _log.error("%s", why)
+        print(f"vswap: {why}", file=sys.stderr)
         return 2
     finally:
         stop_log()

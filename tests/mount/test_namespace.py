@@ -24,7 +24,9 @@ RENDERED = ["stats", "stats.json", "mm_stat", "io_stat", "bd_stat", "metrics"]
 NOBODY = 65534
 
 
-def shell(script: str, at: Path, **keywords: int) -> subprocess.CompletedProcess[str]:
+def shell(
+    script: str, at: Path, user: int | None = None, group: int | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", "-c", script],
         cwd=at,
@@ -32,7 +34,8 @@ def shell(script: str, at: Path, **keywords: int) -> subprocess.CompletedProcess
         text=True,
         timeout=10,
         check=False,
-        **keywords,  # type: ignore[call-overload]
+        user=user,
+        group=group,
     )
 
 
@@ -308,15 +311,16 @@ def test_usual_programs_can_read_them(program: str, shared: Worker) -> None:
     assert done.stdout
 
 
-NO_PROMETHEUS = """
-import sys
-sys.modules["prometheus_client"] = None
+BROKEN_METRICS = """
+from vswapd.control.files import RENDERERS
+def broken(report):
+    raise ZeroDivisionError("a fault of ours")
+RENDERERS["metrics"] = broken
 """
 
 
 def test_a_fault_in_the_control_plane_does_not_end_the_device(start: Start) -> None:
-    """Here a package that has been removed, and is missed when it is first needed."""
-    device = start(prelude=NO_PROMETHEUS)
+    device = start(prelude=BROKEN_METRICS)
     fd = os.open(device.swap, os.O_RDWR)
     try:
         os.pwrite(fd, b"kept", 0)
@@ -363,8 +367,19 @@ def test_opening_and_closing_keeps_no_memory(device: Worker) -> None:
 
 
 def test_many_files_can_be_open_at_once(device: Worker) -> None:
-    files = [os.open(device.mount / "stats", os.O_RDONLY) for _ in range(300)]
+    files = [os.open(device.mount / "stats", os.O_RDONLY) for _ in range(200)]
     contents = {os.pread(fd, 20, 0) for fd in files}
     for fd in files:
         os.close(fd)
     assert contents == {b"name test\ncodec lz4\nu"[:20]}
+
+
+def test_what_is_open_does_not_fill_the_memory(device: Worker) -> None:
+    """What is rendered is kept, and the daemon's memory is locked."""
+    files = []
+    with pytest.raises(OSError, match="Too many open files"):
+        for _ in range(300):
+            files.append(os.open(device.mount / "stats", os.O_RDONLY))
+    for fd in files:
+        os.close(fd)
+    assert errno_of((device.mount / "stats").read_bytes) == 0

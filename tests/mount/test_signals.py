@@ -139,6 +139,24 @@ def test_another_signal_while_it_is_ending_does_no_harm(start: Start) -> None:
     assert not device.mounted()
 
 
+SIGNAL_AT_THE_END = """
+import os, signal
+from vswapd.channel import Channel
+join = Channel.join
+def joined(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    join(*arguments)
+Channel.join = joined
+"""
+
+
+def test_a_signal_when_it_has_ended_does_no_harm(start: Start) -> None:
+    device = start(prelude=SIGNAL_AT_THE_END)
+    device.signal()
+    assert device.wait() == 0
+    assert not device.mounted()
+
+
 NO_UNMOUNT = """
 import vswapd.worker as worker
 def refuse(*arguments, **keywords):

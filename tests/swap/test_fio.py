@@ -34,6 +34,7 @@ def verify(block_device: str, block: str, *more: str) -> None:
         *("fio", "--name=verify", f"--filename={block_device}", "--direct=1", "--rw=randrw"),
         *(f"--bs={block}", f"--size={SIZE}", "--ioengine=libaio", "--iodepth=16"),
         *("--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1", "--randseed=1"),
+        "--verify_state_save=0",
         *("--buffer_compress_percentage=60", *more),
         timeout=SECONDS,
     )
@@ -61,7 +62,7 @@ def test_discards_beside_writes_verify(up: Callable[..., Device]) -> None:
     done = run(
         *("fio", f"--filename={device.loop}", "--direct=1", "--ioengine=libaio", "--bs=16k"),
         *("--name=verify", "--rw=randrw", "--size=64M", "--iodepth=8", "--randseed=2"),
-        *("--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1"),
+        *("--verify=crc32c", "--verify_backlog=64", "--verify_fatal=1", "--verify_state_save=0"),
         *("--name=trim", "--rw=randtrim", "--offset=128M", "--size=64M", "--iodepth=8"),
         timeout=SECONDS,
     )

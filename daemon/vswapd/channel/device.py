@@ -65,7 +65,8 @@ def _mount(mount_point: str, name: str) -> int:
         libc.mount(name, mount_point, FSTYPE, flags, options)
     except OSError as error:
         os.close(fd)
-        raise UserError(f"cannot mount on {mount_point}: {error.strerror}") from None
+        hint = "; run as root" if error.errno == errno.EPERM else ""
+        raise UserError(f"cannot mount on {mount_point}: {error.strerror}{hint}") from None
     return fd
 
 

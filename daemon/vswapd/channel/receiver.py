@@ -22,7 +22,7 @@ __all__ = ["CLOSED", "ConnectionClosedError", "Receiver", "ReceiverStatistics"]
 
 _GROW_FROM_NS = 10_000
 _EMPTY = bytes(4)
-_AFTER_FAILURE_SECONDS = 0.1
+_AFTER_FAILURE_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
 

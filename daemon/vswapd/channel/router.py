@@ -41,7 +41,11 @@ SWAP_INODE = 2
 Forward = Callable[[memoryview], bool]
 """Hands a request to the control plane without waiting; False if it cannot take it now."""
 
-_OPEN_FLAGS = int(abi.OpenFlag.DIRECT_IO | abi.OpenFlag.PARALLEL_DIRECT_WRITES)
+_OPEN_FLAGS = int(
+    abi.OpenFlag.DIRECT_IO
+    | abi.OpenFlag.PARALLEL_DIRECT_WRITES
+    | abi.OpenFlag.NOFLUSH  # closing need not wait for the control plane
+)
 _A_WHILE = 64 << 10
 _LONG = 512 << 10
 _ZEROING = abi.FALLOC_FL_PUNCH_HOLE | abi.FALLOC_FL_ZERO_RANGE
@@ -150,11 +154,15 @@ class Router:
         self._reply(replies.opened(request.unique, 0, _OPEN_FLAGS))
 
     def _pass_on(self, request: Request, length: int) -> None:
+        opcode = getattr(request, "opcode", 0)
+        if opcode == abi.Opcode.INTERRUPT:
+            # Nothing here waits long enough to be interrupted; the kernel will not ask again.
+            self._reply(replies.error(request.unique, errno.ENOSYS))
+            return
         self._forwarded += 1
         if self._forward(self._buffer[:length]):
             return
         self._refused += 1
-        opcode = getattr(request, "opcode", 0)
         if expects_reply(opcode):
             self._reply(replies.error(request.unique, errno.EBUSY))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from vswapd.control import metrics
 from vswapd.control.report import Report, flatten
 
 __all__ = ["RENDERERS"]
@@ -48,19 +49,12 @@ _io_stat = _columns("failed_reads", "failed_writes", "invalid_io", "notify_free"
 _bd_stat = _columns("bd_count", "bd_reads", "bd_writes")
 
 
-def _metrics(report: Report) -> str:
-    # Imported when first asked for: it brings an HTTP server along, and few devices are scraped.
-    from vswapd.control.metrics import render  # noqa: PLC0415
-
-    return render(report)
-
-
 RENDERERS: dict[str, Callable[[Report], str]] = {
     "stats": _stats,
     "stats.json": _stats_json,
     "mm_stat": _mm_stat,
     "io_stat": _io_stat,
     "bd_stat": _bd_stat,
-    "metrics": _metrics,
+    "metrics": metrics.render,
 }
 """File name to content. Documentation/admin-guide/blockdev/zram.rst has the *_stat files."""

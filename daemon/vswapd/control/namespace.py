@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _FOREVER = 86400.0 * 365
 _MAX_COMMAND = 4096
+_MAX_OPEN = 256  # what is rendered stays in locked memory until it is closed
 _PAGE = 4096
 
 
@@ -159,6 +160,8 @@ class Namespace(pyfuse3.Operations):
             raise FUSEError(errno.EISDIR)
         if flags & os.O_ACCMODE != os.O_RDONLY and not node.mode & stat.S_IWUSR:
             raise FUSEError(errno.EACCES)
+        if len(self._open) >= _MAX_OPEN:
+            raise FUSEError(errno.EMFILE)
         name = self._by_inode[inode][0].decode()
         with _faults_are_eio(name):
             content = self._content(name)

@@ -22,7 +22,7 @@ from vswapd.channel import receive_buffer
 from vswapd.channel.router import Router
 
 if TYPE_CHECKING:
-    from tests.vswapd.channel.conftest import Kernel, Small
+    from daemon.channel.conftest import Kernel, Small
 
 SIZE = 4 << 20
 OUT = struct.Struct("<IiQ")
@@ -379,9 +379,9 @@ def test_seek_for_anything_else_is_refused(whence: int, routed: Routed, kernel: 
 
 
 def test_open_asks_for_direct_and_parallel_writes(routed: Routed, kernel: Kernel) -> None:
-    direct_io, parallel_direct_writes = 1 << 0, 1 << 6
+    direct_io, noflush, parallel_direct_writes = 1 << 0, 1 << 5, 1 << 6
     reply = routed.ask(kernel.open())
-    body = struct.pack("<QIi", 0, direct_io | parallel_direct_writes, 0)
+    body = struct.pack("<QIi", 0, direct_io | noflush | parallel_direct_writes, 0)
     assert reply == OUT.pack(32, 0, kernel.unique) + body
 
 
@@ -408,7 +408,7 @@ def test_requests_for_other_files_are_passed_on_as_they_came(
     assert not kernel.has_reply()
 
 
-@pytest.mark.parametrize("opcode", [GETATTR, RELEASE, FSYNC, 25, DESTROY, INTERRUPT, 4711])
+@pytest.mark.parametrize("opcode", [GETATTR, RELEASE, FSYNC, 25, DESTROY, 4711])
 def test_other_requests_for_swap_are_passed_on(opcode: int, routed: Routed, kernel: Kernel) -> None:
     raw = kernel.request(opcode, bytes(24))
     routed.take(raw)
@@ -424,7 +424,13 @@ def test_what_the_control_plane_cannot_take_is_ebusy(
     assert routed.ask(raw) == error(struct.unpack_from("<Q", raw, 8)[0], errno.EBUSY)
 
 
-@pytest.mark.parametrize("opcode", [FORGET, BATCH_FORGET, INTERRUPT])
+def test_an_interrupt_is_answered_so_that_no_more_come(routed: Routed, kernel: Kernel) -> None:
+    raw = kernel.request(INTERRUPT, bytes(8), nodeid=0, unique=9)
+    assert routed.ask(raw) == error(9, errno.ENOSYS)
+    assert routed.passed_on == []
+
+
+@pytest.mark.parametrize("opcode", [FORGET, BATCH_FORGET])
 def test_what_expects_no_reply_gets_none(opcode: int, routed: Routed, kernel: Kernel) -> None:
     routed.accepts = False
     routed.take(kernel.request(opcode, bytes(16), nodeid=3))

@@ -27,7 +27,7 @@ from vswapd.channel import device as module
 from vswapd.channel import handshake, open_and_mount, unmount
 
 if TYPE_CHECKING:
-    from tests.vswapd.channel.conftest import Kernel
+    from daemon.channel.conftest import Kernel
 
 INIT, GETATTR = 26, 3
 OUT = struct.Struct("<IiQ")

@@ -13,7 +13,7 @@ from vswap.geometry import SEGMENT_SIZE
 from vswapd.channel import BUFFER_SIZE, Channel, receive_buffer
 
 if TYPE_CHECKING:
-    from tests.vswapd.channel.conftest import Kernel, Small
+    from daemon.channel.conftest import Kernel, Small
 
 SECONDS = 10
 PAGE = 4096

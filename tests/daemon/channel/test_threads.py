@@ -23,7 +23,7 @@ from vswapd.channel.router import Router
 from vswapd.channel.threads import DataThread, Turn
 
 if TYPE_CHECKING:
-    from tests.vswapd.channel.conftest import Kernel
+    from daemon.channel.conftest import Kernel
 
 SECONDS = 10
 PAGE = 4096

@@ -14,7 +14,7 @@ from vswapd.channel import receiver as module
 from vswapd.channel.receiver import ConnectionClosedError, Receiver, ReceiverStatistics
 
 if TYPE_CHECKING:
-    from tests.vswapd.channel.conftest import Kernel
+    from daemon.channel.conftest import Kernel
 
 REQUEST = (44).to_bytes(4, "little") + bytes(range(40))
 SPIN_US = 50
@@ -276,9 +276,14 @@ def test_it_does_not_ask_while_other_threads_serve(
     kernel: Kernel, buffer: memoryview, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
+
+    def spin() -> int:
+        asked.append(1)
+        return 0
+
     receiver = Receiver(kernel.fd, buffer, SPIN_US)
     receiver._adapt(1)
-    monkeypatch.setattr(receiver, "_spin", lambda: asked.append(1) or 0)
+    monkeypatch.setattr(receiver, "_spin", spin)
     errors_first(monkeypatch, errno.EAGAIN)
     kernel.send(REQUEST)
     receiver.receive(alone=False)
