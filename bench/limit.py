@@ -98,11 +98,11 @@ def _requests(peer: Peer) -> int:
 
 
 def measure(peer: Peer, source: Path, seconds: float) -> Figures:
-    """All figures of one peer, after a warm-up."""
-    write_128k(peer, source, REGION)
+    """All figures of one peer, in the steady state: everything has been written before."""
+    write_128k(peer, source, SIZE)
     read_4k(peer, 16, 0.5)
     return {
-        **faults(peer, lambda: write_128k(peer, source, 4 * REGION), "writes"),
+        **faults(peer, lambda: write_128k(peer, source, SIZE), "writes"),
         **faults(peer, lambda: read_4k(peer, 1, seconds), "reads, depth 1"),
         **faults(peer, lambda: read_4k(peer, 16, seconds), "reads, depth 16"),
     }
