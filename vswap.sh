@@ -42,10 +42,14 @@ install_packages() {
 
 # Make the environment hold "$@" (names of files in requirements/) and this project.
 install_environment() {
-    local python=${PYTHON:-python3} stamp wanted files
-    stamp=$venv/.installed-$1
-    wanted=$(cd "$here" && cat pyproject.toml requirements/*.txt | sha256sum)
-    [[ $(cat "$stamp" 2>/dev/null) != "$wanted $here" ]] || return 0
+    local python=${PYTHON:-} wanted name files=()
+    wanted="$(cd "$here" && cat pyproject.toml requirements/*.txt | sha256sum) $here"
+    for name in "$@"; do
+        [[ $(cat "$venv/.installed-$name" 2>/dev/null) == "$wanted" ]] || files+=(-r "$here/requirements/$name.txt")
+    done
+    [[ ${#files[@]} -gt 0 ]] || return 0
+    # The system's own, which every user can run, before one that a user has installed.
+    [[ -n $python ]] || python=$(PATH=/usr/bin:$PATH command -v python3) || die "python3 is missing"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "Python 3.11 or newer is needed; set PYTHON to one"
     mkdir -p "$venv" 2>/dev/null || true
@@ -54,12 +58,9 @@ install_environment() {
     "$python" -m venv "$venv"
     local pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
     "${pip[@]}" --require-hashes -r "$here/requirements/build.txt" >&2
-    files=()
-    local name
-    for name in "$@"; do files+=(-r "$here/requirements/$name.txt"); done
     "${pip[@]}" --require-hashes --no-build-isolation "${files[@]}" >&2
     "${pip[@]}" --no-deps --no-build-isolation --editable "$here" >&2
-    echo "$wanted $here" >"$stamp"
+    for name in "$@"; do echo "$wanted" >"$venv/.installed-$name"; done
 }
 
 # One at a time: two first runs at once would build into each other's environment.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MADV_DONTDUMP",
-    "MADV_DONTFORK",
-    "MADV_POPULATE_READ",
     "MADV_POPULATE_WRITE",
     "MCL_CURRENT",
     "MCL_FUTURE",
@@ -38,7 +36,6 @@ __all__ = [
     "PR_GET_DUMPABLE",
     "PR_SET_DUMPABLE",
     "PR_SET_IO_FLUSHER",
-    "PR_SET_NAME",
     "UMOUNT_NOFOLLOW",
     "address_of",
     "madvise",
@@ -63,9 +60,7 @@ _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
 
 # asm-generic/mman-common.h; the populating pair is of kernel 5.14
-MADV_DONTFORK = 10
 MADV_DONTDUMP = 16
-MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
 # sys/mman.h
@@ -76,7 +71,6 @@ MCL_ONFAULT = 4
 # linux/prctl.h
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
-PR_SET_NAME = 15
 PR_SET_IO_FLUSHER = 57
 
 # malloc.h (glibc)

@@ -30,6 +30,7 @@ DEFAULT_MAX_THREADS = 4
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _SIZE = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgtpe])(?:i?b|i)?|b)?", re.I)
+_NAME_MAX_CHARS = 200  # the log's name is longer, and may have 255
 _SIZE_MAX_CHARS = 64  # Python refuses to convert much longer numbers, with a ValueError
 
 
@@ -132,6 +133,8 @@ def _check_fields(values: dict[str, object]) -> None:
 
 
 def _check_name(name: str, of: str) -> None:
+    if len(name) > _NAME_MAX_CHARS:
+        raise UserError(f"a device's name may have {_NAME_MAX_CHARS} characters, not {len(name)}")
     if not _NAME.fullmatch(name) or not name.strip("."):
         raise UserError(
             f"{of} gives no usable name; its last part may hold only letters, digits, _ . and -"

@@ -52,13 +52,17 @@ class Device:
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo. `device` is the "major:minor" that tells mounts of one thing."""
+    """One line of mountinfo. `device` is the "major:minor" that tells mounts of one thing.
+
+    `options` are the file system's own.
+    """
 
     device: str
     root: str
     point: str
     fstype: str
     source: str
+    options: str
 
 
 def parse_mountinfo(text: bytes) -> Iterator[Mount]:
@@ -66,16 +70,22 @@ def parse_mountinfo(text: bytes) -> Iterator[Mount]:
     for line in text.splitlines():
         mount, separator, origin = line.partition(b" - ")
         fields, origins = mount.split(b" "), origin.split(b" ")
-        if separator and len(fields) >= 6 and len(origins) >= 2:
-            named = (fields[2], fields[3], fields[4], origins[0], origins[1])
+        if separator and len(fields) >= 6 and len(origins) >= 3:
+            named = (fields[2], fields[3], fields[4], *origins[:3])
             yield Mount(*map(unescape, named))
 
 
 def devices() -> list[Device]:
-    """The vswap devices mounted here, in the order of mounting; bind mounts are left out."""
+    """The vswap devices mounted here, in the order of mounting; bind mounts are left out.
+
+    So are those of other users than ourselves and root: nobody but they can use them, and
+    they could take any name.
+    """
+    trusted = {f"user_id={user}" for user in (0, os.geteuid())}
     found: dict[str, Device] = {}
     for mount in parse_mountinfo(_MOUNTINFO.read_bytes()):
-        if mount.fstype == FSTYPE and mount.root == "/":
+        ours = trusted.intersection(mount.options.split(","))
+        if mount.fstype == FSTYPE and mount.root == "/" and ours:
             found.setdefault(mount.device, Device(mount.source, mount.point))
     return list(found.values())
 

@@ -201,7 +201,7 @@ def test_no_dev_fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mount_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mountinfo").write_text("58 27 0:57 / /a/one rw - fuse.vswap one rw\n")
+    (tmp_path / "mountinfo").write_text("58 27 0:57 / /a/one rw - fuse.vswap one rw,user_id=0\n")
     monkeypatch.setattr(mounts, "_MOUNTINFO", tmp_path / "mountinfo")
     with pytest.raises(UserError) as caught:
         place.check_mount(Settings("one", "/a/one", MIB))
@@ -643,7 +643,9 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that counts as the mount of the device swap0."""
     point = tmp_path / "swap0"
     point.mkdir()
-    (tmp_path / "mountinfo").write_text(f"58 27 0:57 / {point} rw - fuse.vswap swap0 rw\n")
+    (tmp_path / "mountinfo").write_text(
+        f"58 27 0:57 / {point} rw - fuse.vswap swap0 rw,user_id=0\n"
+    )
     monkeypatch.setattr(mounts, "_MOUNTINFO", tmp_path / "mountinfo")
     return point
 
@@ -768,3 +770,24 @@ def test_ctl_that_is_refused(mounted: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["ctl", "nonsense"]) == 2
     score = Path("/proc/self/oom_score_adj").read_text().strip()
     assert capsys.readouterr() == ("", f"vswap: {score}\n")
+
+
+def test_a_directory_with_something_in_it_is_not_covered(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    done = vswap("run", "--mount", str(tmp_path), "--size", "1M")
+    assert done.returncode == 2
+    assert "is not empty" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("point", ["/run", "/run/vswap"])
+def test_the_run_directory_is_not_covered(point: str) -> None:
+    done = vswap("run", "--mount", point, "--size", "1M")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_name_that_no_file_could_have(tmp_path: Path) -> None:
+    done = vswap("run", "--mount", str(tmp_path / ("x" * 201)), "--size", "1M")
+    assert done.returncode == 2
+    assert "200 characters" in done.stderr

@@ -54,6 +54,12 @@ def test_devices(mountinfo: Mountinfo) -> None:
     assert devices() == [FIRST, SECOND]
 
 
+def test_other_users_devices_are_passed_over(mountinfo: Mountinfo) -> None:
+    """They could call theirs by the name of ours, and keep root from stopping it."""
+    mountinfo(MOUNTINFO + b"70 27 0:70 / /home/x/swap0 rw - fuse.vswap swap0 rw,user_id=1234\n")
+    assert devices() == [FIRST, SECOND]
+
+
 def test_torn_lines_are_passed_over(mountinfo: Mountinfo) -> None:
     mountinfo(b"\n22 27\n22 27 0:21 / /x rw fuse.vswap x rw\n - \n22 2 0:1 / /y rw - fuse.vswap\n")
     assert devices() == []
@@ -101,7 +107,10 @@ def test_find_device_takes_the_only_one(mountinfo: Mountinfo) -> None:
 def test_find_device_refuses(
     mountinfo: Mountinfo, lines: list[int], selector: str | None, reason: str
 ) -> None:
-    known = [*MOUNTINFO.splitlines(), b"64 27 0:64 / /elsewhere/swap0 rw - fuse.vswap swap0 rw"]
+    known = [
+        *MOUNTINFO.splitlines(),
+        b"64 27 0:64 / /elsewhere/swap0 rw - fuse.vswap swap0 rw,user_id=0",
+    ]
     mountinfo(b"\n".join(known[line] for line in lines))
     assert refusal(lambda: find_device(selector)) == reason
 
@@ -138,7 +147,7 @@ def test_resolve_does_not_touch_a_mount_point(
     mountinfo: Mountinfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = tmp_path / "point"
-    mountinfo(b"58 27 0:57 / %b rw - fuse.vswap point rw" % os.fsencode(point))
+    mountinfo(b"58 27 0:57 / %b rw - fuse.vswap point rw,user_id=0" % os.fsencode(point))
 
     def touch(_path: Path) -> bool:
         pytest.fail("the mount point was looked at")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,9 @@ def mount(tmp_path: Path) -> Iterator[Path]:
     finally:
         if left_behind(directory):
             tear_down(directory)
+        Path(f"/run/vswap/{directory.name}.log").unlink(missing_ok=True)
+        with suppress(OSError):
+            Path("/run/vswap").rmdir()
 
 
 @pytest.fixture

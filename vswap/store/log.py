@@ -206,7 +206,8 @@ class Log:
         with self._lock:
             if len(self._ready) > most:
                 segment, populate = self._ready.popleft(), False
-            elif len(self._ready) < self._reserve and self._in_use < self._limit:
+            elif len(self._ready) < self._reserve and self._in_use < self._limit - 1:
+                # The last one is left for an appender, which would not find it meanwhile.
                 segment, populate = self._take_hole(), True
             else:
                 return None

@@ -48,13 +48,13 @@ def _take_down(device: Device, loops: list[str], signals: Interrupts) -> None:
             swap_off(device, area, signals)
         with signals.held():
             detach_loop(loop)
-    with ExitStack() as watched:
+    with signals.held(), ExitStack() as watched:  # once unmounted there is no second `down`
         running = _watch(device, watched)
         unmount(device.mount)
         remove_own_mount(device.mount)
         _wait_end(device, running)
-    if running:  # else it died before, and its log may tell why
-        remove_log(log_path(device.name))
+        if running:  # else it died before, and its log may tell why
+            remove_log(log_path(device.name))
 
 
 def _watch(device: Device, watched: ExitStack) -> dict[int, int]:

@@ -60,8 +60,21 @@ def check_mount(settings: Settings) -> None:
         raise UserError(f"{point} is in use, something else is mounted there; choose another")
     if not os.path.lexists(point) and not _is_own(point):
         raise UserError(f"mount point {point} does not exist; create it or choose another")
-    if os.path.lexists(point) and not Path(point).is_dir():
+    if RUN_DIRECTORY.is_relative_to(point):
+        raise UserError(f"mounting on {point} would cover {RUN_DIRECTORY}; choose another")
+    if os.path.lexists(point):
+        _check_directory(point)
+
+
+def _check_directory(point: str) -> None:
+    if not Path(point).is_dir():
         raise UserError(f"mount point {point} is not a directory; choose another")
+    try:
+        empty = not os.listdir(point)  # noqa: PTH208
+    except OSError as error:
+        raise UserError(f"mount point {point} cannot be used: {error.strerror}") from None
+    if not empty:
+        raise UserError(f"mount point {point} is not empty, and mounting would hide what is there")
 
 
 def _is_own(mount: str) -> bool:
@@ -69,7 +82,7 @@ def _is_own(mount: str) -> bool:
 
 
 def make_own_mount(mount: str) -> None:
-    """Make the mount point, if it is one of ours and missing. Only root may look into it."""
+    """Make the mount point, if it is one of ours and missing."""
     if _is_own(mount):
         RUN_DIRECTORY.mkdir(mode=0o755, exist_ok=True)
         Path(mount).mkdir(mode=0o700, exist_ok=True)

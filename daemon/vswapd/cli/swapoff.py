@@ -145,7 +145,8 @@ def _meter(device: Device, area: SwapArea) -> Iterator[Callable[[], None]]:
     if not sys.stderr.isatty():
         click.echo(f"swapoff of {area.path}: {human(area.used)} to take back", err=True)
         yield lambda: None
-        click.echo(f"swapoff of {area.path}: done", err=True)
+        if not swap_area(area.path):
+            click.echo(f"swapoff of {area.path}: done", err=True)
         return
     from vswapd.cli.bar import bar  # noqa: PLC0415  # it takes longer than most commands do
 
