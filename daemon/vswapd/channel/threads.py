@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from vswap.proto import Request
 from vswapd.channel.receiver import ConnectionClosedError, Receiver
@@ -32,9 +33,22 @@ class Turn:
         self.lock = threading.Lock()
         self.closed = False
         self.serving = 0
-        """Threads that serve a long request at the moment; changed by who has the turn."""
+        """Threads that serve without having the turn at the moment (not: wait to get it back)."""
         self._threads = 0
         self._count_lock = threading.Lock()
+
+    @contextmanager
+    def given_up(self) -> Iterator[None]:
+        """Let others receive while the block runs, then wait to have the turn again."""
+        with self._count_lock:
+            self.serving += 1
+        self.lock.release()
+        try:
+            yield
+        finally:
+            with self._count_lock:
+                self.serving -= 1
+            self.lock.acquire()
 
     def join(self) -> None:
         """One more thread takes turns."""
@@ -110,19 +124,11 @@ class DataThread:
             if request is None:
                 continue
             if router.wants_company(request, receiver.pending):
-                self._serve_in_company(request, length)
+                with turn.given_up():
+                    self._serve(request, length)
             else:
-                router.serve(request, length)
-                receiver.forget()
+                self._serve(request, length)
 
-    def _serve_in_company(self, request: Request, length: int) -> None:
-        """Give up the turn for the time it takes to serve the request."""
-        turn = self._turn
-        turn.serving += 1
-        turn.lock.release()
-        try:
-            self.router.serve(request, length)
-            self.receiver.forget()
-        finally:
-            turn.lock.acquire()
-            turn.serving -= 1
+    def _serve(self, request: Request, length: int) -> None:
+        self.router.serve(request, length)
+        self.receiver.forget()

@@ -244,6 +244,22 @@ def test_an_answered_request_is_no_more_in_its_buffer(waiting: Served, kernel: K
     assert eventually(lambda: all(bytes(buffer[:4]) == empty for buffer in waiting.buffers), 2)
 
 
+def test_a_thread_that_waits_for_its_turn_is_not_one_that_serves(
+    waiting: Served, kernel: Kernel
+) -> None:
+    """Or the thread that receives would never ask before it sleeps, when all have nothing to do."""
+    kernel.send(kernel.write(0, bytes(LONG)))
+    kernel.send(kernel.read(0, PAGE, unique=7))
+    waiting.start()
+    waiting.lane.wait_entered()
+    assert kernel.reply() == ok(7, bytes(PAGE))
+    turn = waiting.threads[0]._turn
+    assert turn.serving == 1
+    waiting.lane.go.set()
+    kernel.reply()
+    assert eventually(lambda: turn.serving == 0)
+
+
 def test_all_threads_end_with_the_connection(served: Served, kernel: Kernel) -> None:
     kernel.hang_up()
     served.join()
