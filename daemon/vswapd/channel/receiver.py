@@ -60,6 +60,7 @@ class Receiver:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._at_once = self._spinning = self._sleeping = 0
+        self.forget()
 
     def receive(self, alone: bool = True) -> int:
         """Wait for a request; answers its length.
@@ -67,11 +68,10 @@ class Receiver:
         Unless `alone`, other threads are serving: asking again and again would take the GIL
         from them, so this thread sleeps at once.
 
-        The first four bytes of the buffer (the request's own length) are zero from the
-        beginning of the wait to its end: who finds the buffer after this process has died
-        can tell whether a request is in it. Raises `ConnectionClosedError`.
+        The first four bytes of the buffer (the request's own length) are zero until it comes:
+        who finds the buffer after this process has died can tell whether a request is in it.
+        Raises `ConnectionClosedError`.
         """
-        self.forget()
         length = self._read()
         if length:
             self._at_once += 1
@@ -83,10 +83,10 @@ class Receiver:
         return self._sleep()
 
     def forget(self) -> None:
-        """The request in the buffer has been answered.
+        """The request in the buffer has been dealt with.
 
-        To be called at once: a successor of this process serves what it finds in the buffer,
-        and must not serve a write again after others have been served.
+        To be called at once, and before `receive`: a successor of this process serves what it
+        finds in the buffer, and must not serve a write again after others have been served.
         """
         self._buffer[:4] = _EMPTY
 

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vswap.proto import Request
 from vswapd.channel.receiver import ConnectionClosedError, Receiver
 from vswapd.channel.router import Router
 
@@ -114,21 +113,20 @@ class DataThread:
     def _serve_until_closed(self) -> None:
         """Called and left with the turn."""
         receiver, router, turn = self.receiver, self.router, self._turn
+        receive, forget, pending = receiver.receive, receiver.forget, receiver.pending
         while not turn.closed:
             try:
-                length = receiver.receive(alone=not turn.serving)
+                length = receive(not turn.serving)
             except ConnectionClosedError:
                 turn.closed = True
                 break
             request = router.decode(length)
             if request is None:
-                continue
-            if router.wants_company(request, receiver.pending):
+                forget()
+            elif router.wants_company(request, pending):
                 with turn.given_up():
-                    self._serve(request, length)
+                    router.serve(request, length)
+                    forget()
             else:
-                self._serve(request, length)
-
-    def _serve(self, request: Request, length: int) -> None:
-        self.router.serve(request, length)
-        self.receiver.forget()
+                router.serve(request, length)
+                forget()
