@@ -10,7 +10,7 @@
 # change. All that this script says goes to stderr: stdout is the command's.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 venv=${VSWAP_VENV:-$here/.venv}
 run_packages=(python3 python3-dev python3-venv gcc libc6-dev pkg-config libfuse3-dev fuse3 util-linux mount)
 test_packages=(fio procps)
