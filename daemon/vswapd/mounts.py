@@ -21,6 +21,7 @@ from vswapd.swapdev import Ended, run_program, unescape
 __all__ = [
     "ANSWER_SECONDS",
     "FSTYPE",
+    "MAX_COMMAND",
     "Device",
     "devices",
     "find_device",
@@ -37,6 +38,7 @@ __all__ = [
 
 FSTYPE = "fuse.vswap"
 ANSWER_SECONDS = 5.0
+MAX_COMMAND = 1000
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _SYS_BLOCK = Path("/sys/block")
 _MAX_LINKS = 40
@@ -198,6 +200,8 @@ def write_ctl(device: Device, command: str, timeout: float = ANSWER_SECONDS) -> 
 
     Raises `UserError`: with the reason that ctl holds if the command was refused (EINVAL).
     """
+    if len(command) > MAX_COMMAND:
+        raise UserError(f"a command has at most {MAX_COMMAND} characters, and this {len(command)}")
     target = f"of={device.mount}/ctl"
     # One write of the whole, and neither O_CREAT nor O_TRUNC: the file has no length to cut.
     argv = ["dd", target, "bs=64K", "conv=notrunc,nocreat", "status=none"]

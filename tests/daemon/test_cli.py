@@ -178,7 +178,7 @@ def test_run_needs_a_directory_when_not_root(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main(["run"]) == 2
-    reason = "run needs --mount DIR, an empty directory of yours, when not root"
+    reason = "run needs --mount DIR, an empty directory"
     assert capsys.readouterr() == ("", f"vswap: {reason}\n")
 
 
@@ -791,3 +791,11 @@ def test_a_name_that_no_file_could_have(tmp_path: Path) -> None:
     done = vswap("run", "--mount", str(tmp_path / ("x" * 201)), "--size", "1M")
     assert done.returncode == 2
     assert "200 characters" in done.stderr
+
+
+def test_run_needs_a_directory_of_root_too() -> None:
+    done = vswap("run")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "vswap: run needs --mount DIR, an empty directory\n",
+    )

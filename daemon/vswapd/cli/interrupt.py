@@ -112,6 +112,13 @@ class Undo:
 
     def __exit__(self, *_exception: object) -> None:
         """Undo, unless told to keep."""
+        try:
+            self._undo()
+        except KeyboardInterrupt:  # the first signal came before it was held; there is no other
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
         if not self.kept:
             with self._signals.held():
                 while self._steps:
