@@ -57,9 +57,10 @@ install_environment() {
     say "installing Python packages into $venv (a minute or two)"
     "$python" -m venv "$venv"
     local pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
-    "${pip[@]}" --require-hashes -r "$here/requirements/build.txt" >&2
-    "${pip[@]}" --require-hashes --no-build-isolation "${files[@]}" >&2
-    "${pip[@]}" --no-deps --no-build-isolation --editable "$here" >&2
+    { "${pip[@]}" --require-hashes -r "$here/requirements/build.txt" &&
+        "${pip[@]}" --require-hashes --no-build-isolation "${files[@]}" &&
+        "${pip[@]}" --no-deps --no-build-isolation --editable "$here"; } >&2 ||
+        die "pip could not install the pinned packages (its reason stands above); is PyPI reachable?"
     for name in "$@"; do echo "$wanted" >"$venv/.installed-$name"; done
 }
 
