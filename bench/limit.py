@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lz4.block
 from rich.console import Console
@@ -64,21 +65,22 @@ AIMS = {
 }
 
 
+def _run_json(*argv: str) -> dict[str, Any]:
+    """Run a program to its end and return the JSON object that it printed."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
 def read_4k(peer: Peer, depth: int, seconds: float) -> Figures:
     """Random 4 KiB reads of pages that are in memory: microseconds and reads a second."""
-    done = subprocess.run(
-        [
-            *("fio", "--name=read", f"--filename={peer.device}", "--direct=1", "--rw=randread"),
-            *("--bs=4k", f"--iodepth={depth}", "--ioengine=io_uring", f"--size={REGION}"),
-            *("--norandommap", "--randrepeat=0", "--time_based", f"--runtime={seconds}"),
-            "--output-format=json",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=True,
+    found = _run_json(
+        *("fio", "--name=read", f"--filename={peer.device}", "--direct=1", "--rw=randread"),
+        *("--bs=4k", f"--iodepth={depth}", "--ioengine=io_uring", f"--size={REGION}"),
+        *("--norandommap", "--randrepeat=0", "--time_based", f"--runtime={seconds}"),
+        "--output-format=json",
     )
-    read = json.loads(done.stdout)["jobs"][0]["read"]
+    read = found["jobs"][0]["read"]
     return {
         f"4K read, depth {depth}: mean us": read["lat_ns"]["mean"] / 1e3,
         f"4K read, depth {depth}: p99 us": read["clat_ns"]["percentile"]["99.000000"] / 1e3,
@@ -89,19 +91,11 @@ def read_4k(peer: Peer, depth: int, seconds: float) -> Figures:
 def write_128k(peer: Peer, source: Path, size: int) -> Figures:
     """128 KiB writes in two streams: MB/s, and MB per second of the server's processor time."""
     before = peer.cpu_seconds()
-    done = subprocess.run(
-        [
-            *(str(build("blkload", OUT)), "--device", peer.device, "--source", str(source)),
-            *("--bytes", str(size), "--rw", "write", "--block", "128K", "--streams", "2"),
-            "--json",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=True,
+    wrote = _run_json(
+        *(str(build("blkload", OUT)), "--device", peer.device, "--source", str(source)),
+        *("--bytes", str(size), "--rw", "write", "--block", "128K", "--streams", "2", "--json"),
     )
     busy = peer.cpu_seconds() - before
-    wrote = json.loads(done.stdout)
     return {
         "128K write: MB/s": wrote["bytes"] / wrote["seconds"] / 1e6,
         "128K write: MB/s per core busy": wrote["bytes"] / busy / 1e6,

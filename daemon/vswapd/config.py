@@ -18,11 +18,10 @@ from pathlib import PurePath
 from vswap.errors import UserError
 from vswap.geometry import Geometry
 
-__all__ = ["CODECS", "DEFAULT_SIZE", "UNIT_PAGES", "Settings", "device_name", "parse_size"]
+__all__ = ["CODECS", "UNIT_PAGES", "Settings", "device_name", "parse_size"]
 
 CODECS = ("lz4", "zstd", "stored")
 UNIT_PAGES = (1, 2, 4, 8, 16)
-DEFAULT_SIZE = 1 << 30
 MIN_MEMORY_LIMIT = 8 << 20  # an open segment for each of 4 threads, and as many to clean into
 MAX_THREADS = 64
 MAX_SPIN_US = 10_000

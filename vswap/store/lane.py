@@ -149,9 +149,9 @@ class Lane:
         end = parts.geometry.slots
         while slot < end:
             cluster = slot >> CLUSTER_SHIFT
-            if not data and not parts.table.counts[cluster]:
-                return slot
-            if data and not parts.table.counts[cluster]:
+            if not parts.table.counts[cluster]:
+                if not data:
+                    return slot
                 following = parts.table.next_cluster(cluster)
                 if following is None:
                     break

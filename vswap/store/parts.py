@@ -42,10 +42,10 @@ class Parts:
     def put(self, slot: int, count: int, staged: list[Staged]) -> int:
         """Make a range hold what is staged for it and be empty elsewhere.
 
-        Answers how many pages that freed. The only place where zeromap
-        bits, table entries and live counts are cleared, for overwrites, discards and drains
-        alike. The range lies in one cluster, whose lock the caller holds; `staged` is in the
-        order of slots and has been counted by the log.
+        Answers how many pages that freed. The only place where zeromap bits, table entries
+        and live counts are cleared, for overwrites, discards and drains alike. The range lies
+        in one cluster, whose lock the caller holds; `staged` is in the order of slots and has
+        been counted by the log.
 
         At any instant each slot reads as it did before or as it will: bits for zeros are set
         before their entries go, and other bits are cleared after entries have come.

@@ -21,10 +21,9 @@ from vswap.proto import (
     negotiate,
     replies,
 )
+from vswapd.mounts import FSTYPE
 
-__all__ = ["FSTYPE", "Handshake", "handshake", "open_and_mount", "unmount"]
-
-FSTYPE = "fuse.vswap"
+__all__ = ["Handshake", "handshake", "open_and_mount", "unmount"]
 
 _DEVICE = "/dev/fuse"
 _INIT_SECONDS = 10
@@ -79,17 +78,7 @@ def _fusermount(mount_point: str, name: str) -> int:
     options = f"fsname={name},subtype=vswap,default_permissions,max_read={abi.MAX_WRITE}"
     with ours, theirs:
         try:
-            done = subprocess.run(
-                ["fusermount3", "-o", options, "--", mount_point],
-                env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="surrogateescape",
-                timeout=_FUSERMOUNT_SECONDS,
-                check=False,
-            )
+            done = _run_fusermount("-o", options, "--", mount_point, comm_fd=theirs.fileno())
         except FileNotFoundError:
             raise UserError("mounting without root needs fusermount3: install fuse3") from None
         except subprocess.TimeoutExpired:
@@ -99,6 +88,24 @@ def _fusermount(mount_point: str, name: str) -> int:
             raise UserError(f"cannot mount on {mount_point}: {lines[-1]}")
         theirs.close()  # or we would wait for ourselves if it sent nothing
         return _receive_fd(ours)
+
+
+def _run_fusermount(
+    *arguments: str, comm_fd: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run fusermount3; `comm_fd` is where it sends the connection to when it mounts."""
+    told = {} if comm_fd is None else {"_FUSE_COMMFD": str(comm_fd)}
+    return subprocess.run(
+        ["fusermount3", *arguments],
+        env={**os.environ, **told},
+        pass_fds=() if comm_fd is None else (comm_fd,),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=_FUSERMOUNT_SECONDS,
+        check=False,
+    )
 
 
 def _receive_fd(sock: socket.socket) -> int:
@@ -121,15 +128,7 @@ def unmount(mount_point: str, as_user: bool, lazy: bool = False) -> None:
         libc.umount2(mount_point, libc.MNT_DETACH if lazy else 0)
         return
     try:
-        done = subprocess.run(
-            ["fusermount3", "-uz" if lazy else "-u", "--", mount_point],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=_FUSERMOUNT_SECONDS,
-            check=False,
-        )
+        done = _run_fusermount("-uz" if lazy else "-u", "--", mount_point)
     except subprocess.TimeoutExpired:
         raise OSError(errno.ETIMEDOUT, "fusermount3 does not end", mount_point) from None
     if done.returncode:

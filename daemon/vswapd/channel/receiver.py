@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass
 from time import perf_counter_ns
 
+from vswap.errors import VswapError
+
 __all__ = ["CLOSED", "ConnectionClosedError", "Receiver", "ReceiverStatistics"]
 
 _GROW_FROM_NS = 10_000
@@ -34,7 +36,7 @@ _LOST = (errno.EIO, errno.EFAULT, errno.ENOMEM)
 CLOSED = (errno.ENODEV, errno.ECONNABORTED)
 
 
-class ConnectionClosedError(Exception):
+class ConnectionClosedError(VswapError):
     """The file system is unmounted; there will be no further request."""
 
 

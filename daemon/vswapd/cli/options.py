@@ -35,12 +35,16 @@ _OPTIONS = (
     ),
     click.option("--memory-limit", metavar="SIZE", help="Most memory that its pages may take."),
     click.option(
-        "--codec", default="lz4", show_default=True, metavar="|".join(CODECS), help="Compression."
+        "--codec",
+        default=Settings.codec,
+        show_default=True,
+        metavar="|".join(CODECS),
+        help="Compression.",
     ),
     click.option(
         "--unit-pages",
         type=int,
-        default=4,
+        default=Settings.unit_pages,
         show_default=True,
         metavar="|".join(map(str, UNIT_PAGES)),
         help="Most pages that are compressed together.",
@@ -48,14 +52,14 @@ _OPTIONS = (
     click.option(
         "--threads",
         type=int,
-        default=0,
+        default=Settings.threads,
         metavar="N",
         help="Threads that serve requests. [default: one per processor, at most 4]",
     ),
     click.option(
         "--spin-us",
         type=int,
-        default=50,
+        default=Settings.spin_us,
         show_default=True,
         metavar="N",
         help="Longest that a thread looks for the next request before it sleeps, in microseconds.",
