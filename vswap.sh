@@ -3,7 +3,7 @@
 #
 #   sudo ./vswap.sh up          a swap device, ready to use
 #   sudo ./vswap.sh test        every check and test (further words go to pytest)
-#   sudo ./vswap.sh bench       measure it (further words go to the benchmark)
+#   sudo ./vswap.sh bench       measure it (further words: a benchmark's name, its options)
 #   ./vswap.sh COMMAND ...      any other vswap command
 #
 # The environment is made in .venv (or $VSWAP_VENV) and made anew when the pinned packages
@@ -99,7 +99,7 @@ bench)
     shift
     install_packages "${run_packages[@]}" "${test_packages[@]}"
     with_lock install_environment run
-    cd "$here" && exec "$venv/bin/python" -m bench.limit "$@"
+    cd "$here" && exec "$venv/bin/python" -m bench "$@"
     ;;
 *)
     install_packages "${run_packages[@]}"

@@ -16,13 +16,19 @@ from fractions import Fraction
 from pathlib import PurePath
 
 from vswap.errors import UserError
-from vswap.geometry import Geometry
+from vswap.geometry import PAGE_SIZE, Geometry
 
-__all__ = ["CODECS", "UNIT_PAGES", "Settings", "device_name", "parse_size"]
+__all__ = [
+    "CODECS",
+    "UNIT_PAGES",
+    "Settings",
+    "device_name",
+    "least_memory_limit",
+    "parse_size",
+]
 
-CODECS = ("lz4", "zstd", "stored")
+CODECS = ("lz4", "zstd-fast", "zstd", "stored")
 UNIT_PAGES = (1, 2, 4, 8, 16)
-MIN_MEMORY_LIMIT = 8 << 20  # an open segment for each of 4 threads, and as many to clean into
 MAX_THREADS = 64
 MAX_SPIN_US = 10_000
 DEFAULT_MAX_THREADS = 4
@@ -65,18 +71,22 @@ class Settings:
 
     `threads` 0 becomes the number of processors this process may use, at most 4.
     `unit_pages` is the most pages that are compressed together. `allow_fusermount` mounts
-    through fusermount3, for a process that is not root. Raises `UserError`.
+    through fusermount3, for a process that is not root. Without `clean` nothing is cleaned or
+    moved down in the background, and without `loaded_first` pages that were read are not the
+    first to be; both are for measuring what that gains. Raises `UserError`.
     """
 
     name: str
     mount: str
     size: int
-    codec: str = "lz4"
+    codec: str = "zstd-fast"
     unit_pages: int = 4
     threads: int = 0
     spin_us: int = 50
     memory_limit: int | None = None
     allow_fusermount: bool = False
+    clean: bool = True
+    loaded_first: bool = True
 
     def __post_init__(self) -> None:
         """Resolve the defaults that depend on the machine, then check every setting."""
@@ -115,6 +125,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "spin_us": (int,),
     "memory_limit": (int, type(None)),
     "allow_fusermount": (bool,),
+    "clean": (bool,),
+    "loaded_first": (bool,),
 }
 _REQUIRED = ("name", "mount", "size")
 assert list(_TYPES) == [field.name for field in fields(Settings)]
@@ -169,14 +181,24 @@ def _check_numbers(settings: Settings) -> None:
 
 def _check_memory_limit(settings: Settings) -> None:
     limit = settings.memory_limit
-    if limit is not None and limit < MIN_MEMORY_LIMIT:
-        raise UserError(f"memory-limit must be at least 8 MiB, not {limit} bytes")
-    least = 2 * settings.threads
-    if limit is not None and limit < least << 20:
+    if limit is None:
+        return
+    if limit < (least := least_memory_limit(settings)):
         raise UserError(
-            f"memory-limit must be at least {least} MiB with {settings.threads} threads, "
-            f"not {limit} bytes"
+            f"memory-limit must be at least {-(-least >> 20)}M with this size and "
+            f"{settings.threads} threads, not {limit} bytes"
         )
+
+
+def least_memory_limit(settings: Settings) -> int:
+    """The least memory limit, in bytes, with which a device of this size and threads works."""
+    # Here, for most commands need no store, and importing it takes longer than they do.
+    from vswap.proto.abi import MAX_WRITE  # noqa: PLC0415
+    from vswap.store import Shape, least_memory, segments_for  # noqa: PLC0415
+
+    geometry, threads = Geometry(settings.size), settings.threads
+    buffer_size = PAGE_SIZE + MAX_WRITE  # channel.BUFFER_SIZE, which commands do not import
+    return least_memory(Shape(geometry, segments_for(geometry, threads), threads, buffer_size))
 
 
 _CHECKS: tuple[Callable[[Settings], None], ...] = (

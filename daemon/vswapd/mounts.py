@@ -21,9 +21,9 @@ from vswapd.swapdev import Ended, run_program, unescape
 __all__ = [
     "ANSWER_SECONDS",
     "FSTYPE",
-    "MAX_COMMAND",
     "Device",
     "devices",
+    "failure",
     "find_device",
     "holders",
     "is_mount_point",
@@ -32,13 +32,12 @@ __all__ = [
     "parse_mountinfo",
     "read_file",
     "resolve",
+    "says",
     "top_mount",
-    "write_ctl",
 ]
 
 FSTYPE = "fuse.vswap"
 ANSWER_SECONDS = 5.0
-MAX_COMMAND = 1000
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _SYS_BLOCK = Path("/sys/block")
 _MAX_LINKS = 40
@@ -191,28 +190,8 @@ def read_file(device: Device, name: str, timeout: float = ANSWER_SECONDS) -> byt
     """
     ended = _on_mount(device, ["cat", "--", f"{device.mount}/{name}"], timeout)
     if ended.code:
-        raise UserError(_failure(device, ended))
+        raise UserError(failure(device, ended))
     return ended.stdout
-
-
-def write_ctl(device: Device, command: str, timeout: float = ANSWER_SECONDS) -> str:
-    """Give the daemon a command and return the result, which ctl then holds.
-
-    Raises `UserError`: with the reason that ctl holds if the command was refused (EINVAL).
-    """
-    if len(command) > MAX_COMMAND:
-        raise UserError(f"a command has at most {MAX_COMMAND} characters, and this {len(command)}")
-    target = f"of={device.mount}/ctl"
-    # One write of the whole, and neither O_CREAT nor O_TRUNC: the file has no length to cut.
-    argv = ["dd", target, "bs=64K", "conv=notrunc,nocreat", "status=none"]
-    ended = _on_mount(device, argv, timeout, os.fsencode(command) + b"\n")
-    if ended.code and not _says(ended, errno.EINVAL):
-        raise UserError(_failure(device, ended))
-    result = read_file(device, "ctl", timeout).decode(errors="replace").strip()
-    if ended.code:
-        reason = result.removeprefix("error: ")
-        raise UserError(reason or f"the daemon of {device.name} refused {command!r}")
-    return result
 
 
 def _on_mount(device: Device, argv: list[str], timeout: float, stdin: bytes = b"") -> Ended:
@@ -224,11 +203,13 @@ def _on_mount(device: Device, argv: list[str], timeout: float, stdin: bytes = b"
         ) from None
 
 
-def _failure(device: Device, ended: Ended) -> str:
-    if _says(ended, errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV):
+def failure(device: Device, ended: Ended) -> str:
+    """Why a program could not do what it was to do in the mount, in one line."""
+    if says(ended, errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV):
         return f"the daemon of {device.name} is gone; `vswap down {device.name}` clears the rest"
     return f"the daemon of {device.name} cannot be asked: {ended.last_line}"
 
 
-def _says(ended: Ended, *codes: int) -> bool:
+def says(ended: Ended, *codes: int) -> bool:
+    """Whether the last that a program said was the system's text for one of these errnos."""
     return any(ended.last_line.endswith(os.strerror(code)) for code in codes)

@@ -8,37 +8,70 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from vswap.errors import RequestError
+from vswap.errors import FullError, RequestError
 from vswap.geometry import PAGE_SIZE, Geometry
-from vswap.store import Policy, Shape, State, Store
+from vswap.store import Lane, Policy, Selection, Shape, State, Store, least_memory
 
 __all__ = ["warm_up"]
 
 _SIZE = 4 << 20
 _REQUEST = 1 << 20
+_WORD = b"warmword"
 
 
 def warm_up(policy: Policy) -> None:
-    """Serve a scratch device's every kind of request, and the refusals too."""
+    """Serve a scratch device's every kind of request, and the refusals; and keep it small."""
     shape = Shape(Geometry(_SIZE), segments=24, buffers=1, buffer_size=PAGE_SIZE)
     state = State.create(shape)
-    store = Store(state, policy)
+    # The real device's limit says nothing about this one.
+    store = Store(state, replace(policy, memory_limit=None))
     lane = store.lane()
-    for data in (_sample(), memoryview(bytes(_REQUEST)), memoryview(os.urandom(_REQUEST))):
+    _serve(lane)
+    _keep_small(store, lane)
+    _fill(store, lane, least_memory(shape))
+    lane.discard(0, _SIZE)
+    store.maintain()
+    store.statistics()
+    state.close()
+
+
+def _serve(lane: Lane) -> None:
+    random = memoryview(os.urandom(_REQUEST))
+    filled = memoryview(_WORD * (_REQUEST // len(_WORD)))
+    for data in (_sample(), memoryview(bytes(_REQUEST)), filled, random):
         for size in (_REQUEST, 32 * PAGE_SIZE, 5 * PAGE_SIZE, PAGE_SIZE, 512):
             for offset in (0, _REQUEST, 3 * PAGE_SIZE):
                 lane.write(offset, data[:size])
                 lane.read(offset, size)
         lane.seek(0, os.SEEK_HOLE)
     lane.discard(PAGE_SIZE, 3 * PAGE_SIZE)
-    lane.discard(0, _SIZE)
     with suppress(RequestError):
-        lane.write(_SIZE, data)
-    store.maintain()
-    store.statistics()
-    state.close()
+        lane.write(_SIZE, random)
+
+
+def _keep_small(store: Store, lane: Lane) -> None:
+    """What the background does, and commands: moving down, cleaning, checking."""
+    lane.write(0, _sample())
+    store.step()
+    store.mark_idle()
+    for huge in (False, True):
+        store.recompress(Selection(huge=huge, idle=True))
+    for offset in range(0, _REQUEST, 2 * PAGE_SIZE):  # dead space, with live pages between it
+        lane.discard(offset, PAGE_SIZE)
+    store.compact()
+    lane.read(0, _REQUEST)
+    store.check()
+
+
+def _fill(store: Store, lane: Lane, limit: int) -> None:
+    """Write until there is no room: first a writer cleans for itself, then it is refused."""
+    store.set_memory_limit(limit)
+    with suppress(FullError):
+        for offset in range(0, _SIZE, _REQUEST):
+            lane.write(offset, memoryview(os.urandom(_REQUEST)))
 
 
 def _sample() -> memoryview:

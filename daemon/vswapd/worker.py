@@ -10,13 +10,13 @@ import argparse
 import gc
 import io
 import logging
-import math
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from types import FrameType
+from typing import TypeVar
 
 import pyfuse3
 import trio
@@ -25,9 +25,10 @@ from vswap.errors import UserError
 from vswap.geometry import Geometry
 from vswap.store import Policy, Shape, State, Store, segments_for
 from vswapd import channel, memory, mounts
+from vswapd.background import in_background
 from vswapd.channel import Channel, Handshake
 from vswapd.config import Settings
-from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report
+from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report, commands_of
 from vswapd.logs import start_log, stop_log
 from vswapd.notify import Ready, reason
 from vswapd.warmup import warm_up
@@ -41,6 +42,8 @@ _QUIET_SECONDS = 1.0
 _JOIN_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Worker:
@@ -60,10 +63,15 @@ class Worker:
             )
         )
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        policy = Policy(settings.codec, settings.unit_pages, settings.memory_limit)
+        policy = Policy(
+            settings.codec,
+            settings.unit_pages,
+            settings.memory_limit,
+            loaded_first=settings.loaded_first,
+        )
         warm_up(policy)
         self._store = Store(self._state, policy, self._wake)
-        self._store.maintain(idle=True)  # the data threads' open segments come out of these
+        self._store.maintain()  # the data threads' open segments come out of these
         self._state.buffers.populate(0, self._state.buffers.size)
         self._closed = trio.Event()
         self._detached = False
@@ -141,13 +149,16 @@ class Worker:
                 prepare=_prepare_thread,
                 on_end=lambda: token.run_sync_soon(self._closed.set),
             )
-            self._store.maintain(idle=True)  # and are made up for
-            self._bridge.start(Namespace(self._settings.size, self._report, Control({})))
+            self._store.maintain()  # and are made up for
+            control = Control(commands_of(self._store))
+            self._bridge.start(Namespace(self._settings.size, self._report, control))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_going, pyfuse3.main, ready)
                 await self._bridge.greet(agreed)
                 nursery.start_soon(_keep_going, self._bridge.relay, ready)
-                nursery.start_soon(_keep_going, self._maintain, ready)
+                nursery.start_soon(_keep_going, self._keep_ready, ready)
+                if self._settings.clean:
+                    nursery.start_soon(_keep_going, self._keep_small, ready)
                 nursery.start_soon(self._stop_on_signal, signals)
                 gc.collect()
                 gc.freeze()
@@ -158,21 +169,27 @@ class Worker:
                 self._ending = True
                 nursery.cancel_scope.cancel()
 
-    async def _maintain(self) -> None:
-        """Maintain the store when it asks for it, and once more when it has become quiet."""
-        patience = _QUIET_SECONDS
+    async def _keep_ready(self) -> None:
+        """Keep free segments ready, whenever the store asks for it."""
         while True:
-            with trio.move_on_after(patience) as waiting:
-                await trio.lowlevel.wait_readable(self._wake_fd)
-                os.eventfd_read(self._wake_fd)
-            quiet = waiting.cancelled_caught
-            patience = math.inf if quiet else _QUIET_SECONDS
-            try:
-                await trio.to_thread.run_sync(self._store.maintain, quiet)
-            except OSError as error:
-                _log.warning("no memory to keep segments ready: %s", error.strerror)
-                await trio.sleep(_QUIET_SECONDS)
-                patience = _QUIET_SECONDS
+            await trio.lowlevel.wait_readable(self._wake_fd)
+            os.eventfd_read(self._wake_fd)
+            await self._try_in_background(self._store.maintain)
+
+    async def _keep_small(self) -> None:
+        """Clean and move down, piece by piece, as often as the store wants it."""
+        while True:
+            pause = await self._try_in_background(self._store.step)
+            await trio.sleep(_QUIET_SECONDS if pause is None else pause)
+
+    async def _try_in_background(self, work: Callable[[], T]) -> T | None:
+        """What `work` answers; None if there was no memory for it."""
+        try:
+            return await in_background(work)
+        except OSError as error:
+            _log.warning("no memory to keep segments ready: %s", error.strerror)
+            await trio.sleep(_QUIET_SECONDS)
+            return None
 
     async def _stop_on_signal(self, signals: AsyncIterator[int]) -> None:
         """Unmount, which ends everything else, or say why not and go on."""

@@ -11,20 +11,39 @@ from hypothesis import strategies as st
 from model import pages as make_pages
 from model.effort import effort
 
-from vswap.codec import CODECS, LZ4, STORED, ZSTD, Codec, Zstd, codec
+from vswap.codec import (
+    CODECS,
+    LZ4,
+    STORED,
+    ZSTD,
+    ZSTD_DICTIONARY,
+    Bytes,
+    Codec,
+    Zstd,
+    by_number,
+    train,
+)
+from vswap.codec import codec as named
 from vswap.errors import CorruptError, UserError
 from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE
 
 NAMES = sorted(CODECS)
 
+UNIT_SIZE = 4 * PAGE_SIZE
+
 page_counts = st.integers(1, MAX_UNIT_PAGES)
 every_codec = pytest.mark.parametrize("name", NAMES)
+
+
+def codec(name: str) -> Codec:
+    """The codec of that name, as for units of four pages."""
+    return named(name, UNIT_SIZE)
 
 
 @st.composite
 def units(draw: st.DrawFn) -> bytes:
     """The pages of a unit, of any kind, with some bytes of Hypothesis' own choice."""
-    maker = draw(st.sampled_from(("zero", "text", "noise", "mixed")))
+    maker = draw(st.sampled_from(("zero", "filled", "text", "noise", "mixed")))
     count = draw(page_counts)
     data = bytearray(make_pages.made(maker, count, draw(seeds)))
     own = draw(st.binary(max_size=64))
@@ -159,12 +178,12 @@ def frame_that_claims(size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [1 << 48, (1 << 64) - 3])
 def test_a_zstd_frame_that_claims_more_than_there_is_memory_is_corrupt(size: int) -> None:
-    assert decoded(Zstd(), frame_that_claims(size), PAGE_SIZE) is None
+    assert decoded(Zstd(1, UNIT_SIZE), frame_that_claims(size), PAGE_SIZE) is None
 
 
 def test_what_a_zstd_frame_claims_is_not_allocated() -> None:
     """Damage can announce any length: not more may be allocated than was asked for."""
-    one = Zstd()
+    one = Zstd(1, UNIT_SIZE)
     tracemalloc.start()
     try:
         assert decoded(one, frame_that_claims(1 << 30), PAGE_SIZE) is None
@@ -173,22 +192,116 @@ def test_what_a_zstd_frame_claims_is_not_allocated() -> None:
         tracemalloc.stop()
 
 
+# --- Unit sizes and dictionaries ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("made_for", [1, 4, 16])
+def test_a_unit_of_any_size_comes_out_of_a_codec_made_for_another(name: str, made_for: int) -> None:
+    """The size is for what is usual; smaller units are written at a range's ends."""
+    one = named(name, made_for * PAGE_SIZE)
+    for pages in (1, 3, 16):
+        data = make_pages.text(pages, seed=pages)
+        assert decoded(one, bytes(one.compress(data)), len(data)) == data
+
+
+def test_zstd_levels_and_unit_sizes_read_each_other() -> None:
+    data = make_pages.text(16)
+    payload = Zstd(19, 16 * PAGE_SIZE).compress(data)
+    assert bytes(Zstd(-1, PAGE_SIZE).decompress(payload, len(data))) == data
+
+
+def test_fast_is_less_dense() -> None:
+    data = make_pages.text(4)
+    assert len(codec("zstd").compress(data)) < len(codec("zstd-fast").compress(data))
+
+
+@pytest.fixture(scope="module")
+def dictionary() -> bytes:
+    """Of pages that resemble each other as the pages of one program do."""
+    samples: list[Bytes] = [make_pages.text(1, seed) for seed in range(200)]
+    made = train(samples, 16 << 10, 3)
+    assert made
+    return made
+
+
+def test_a_dictionary_makes_what_resembles_it_smaller(dictionary: bytes) -> None:
+    with_it, without = Zstd(3, UNIT_SIZE, dictionary), Zstd(3, UNIT_SIZE)
+    data = make_pages.text(1, seed=1000)
+    payload = with_it.compress(data)
+    assert len(payload) < len(without.compress(data)) * 0.9
+    assert decoded(with_it, payload, len(data)) == data
+
+
+@pytest.mark.parametrize("level", [-1, 1, 19])
+def test_the_level_does_not_matter_to_read_what_a_dictionary_made(
+    dictionary: bytes, level: int
+) -> None:
+    data = make_pages.text(16, seed=1000)
+    payload = Zstd(6, 16 * PAGE_SIZE, dictionary).compress(data)
+    assert decoded(Zstd(level, PAGE_SIZE, dictionary), payload, len(data)) == data
+
+
+def test_a_dictionary_has_a_number_of_its_own(dictionary: bytes) -> None:
+    """A reader without it must refuse the unit, not read something else."""
+    assert Zstd(1, UNIT_SIZE, dictionary).number == ZSTD_DICTIONARY
+    assert Zstd(1, UNIT_SIZE).number == ZSTD
+
+
+def test_what_a_dictionary_made_is_corrupt_without_it_or_as_long(dictionary: bytes) -> None:
+    data = make_pages.text(4, seed=1000)
+    payload = Zstd(6, UNIT_SIZE, dictionary).compress(data)
+    found = decoded(Zstd(6, UNIT_SIZE), payload, len(data))
+    assert found is None or len(found) == len(data)
+
+
+@effort(100)
+@given(flips=st.lists(st.integers(0, 1 << 30), min_size=1, max_size=8))
+def test_flipped_bits_with_a_dictionary_give_an_error_or_as_many_bytes(
+    dictionary: bytes, flips: list[int]
+) -> None:
+    one = Zstd(6, UNIT_SIZE, dictionary)
+    data = make_pages.text(4, seed=1000)
+    payload = bytearray(one.compress(data))
+    for flip in flips:
+        payload[flip // 8 % len(payload)] ^= 1 << flip % 8
+    found = decoded(one, bytes(payload), len(data))
+    assert found is None or len(found) == len(data)
+
+
+def test_too_few_samples_make_no_dictionary() -> None:
+    assert train([make_pages.text()], 16 << 10, 3) == b""
+
+
 # --- Names and numbers ------------------------------------------------------------------
 
 
 def test_numbers_are_what_they_have_always_been() -> None:
     """Unit headers hold them: a number once given away never means anything else."""
-    assert {name: codec(name).number for name in CODECS} == {"stored": 0, "lz4": 1, "zstd": 2}
-    assert (STORED, LZ4, ZSTD) == (0, 1, 2)
+    numbers = {name: codec(name).number for name in CODECS}
+    assert numbers == {"stored": 0, "lz4": 1, "zstd": 2, "zstd-fast": 2}
+    assert (STORED, LZ4, ZSTD, ZSTD_DICTIONARY) == (0, 1, 2, 3)
 
 
-def test_no_two_codecs_share_a_number() -> None:
-    numbers = [codec(name).number for name in CODECS]
-    assert len(set(numbers)) == len(numbers)
+@every_codec
+def test_what_any_codec_made_is_read_by_that_of_its_number(name: str) -> None:
+    """Whatever its level and its unit size: a unit header holds the number, and no more."""
+    one = codec(name)
+    data = make_pages.text(16)
+    assert decoded(by_number()[one.number], bytes(one.compress(data)), len(data)) == data
+
+
+def test_codecs_by_number_are_at_the_place_of_their_numbers() -> None:
+    assert [one.number for one in by_number()] == list(range(ZSTD + 1))
+
+
+def test_each_caller_gets_codecs_by_number_of_its_own() -> None:
+    """They keep scratch state."""
+    assert not set(map(id, by_number())) & set(map(id, by_number()))
 
 
 def test_a_name_nobody_knows_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"'lzo'.*lz4, zstd, stored"):
+    with pytest.raises(UserError, match=r"'lzo'.*lz4, zstd-fast, zstd, stored"):
         codec("lzo")
 
 
@@ -197,7 +310,7 @@ def test_each_caller_gets_a_codec_of_its_own(name: str) -> None:
     assert codec(name) is not codec(name)
 
 
-@pytest.mark.parametrize("name", ["lz4", "zstd"])
+@pytest.mark.parametrize("name", ["lz4", "zstd", "zstd-fast"])
 def test_text_gets_smaller(name: str) -> None:
     assert len(codec(name).compress(make_pages.text(4))) < 4 * PAGE_SIZE * 0.75
 
@@ -213,9 +326,3 @@ def test_stored_copies_what_it_gives_out() -> None:
     found = codec("stored").decompress(memoryview(segment), PAGE_SIZE)
     segment[:] = bytes(PAGE_SIZE)
     assert bytes(found) == make_pages.text()
-
-
-def test_zstd_levels_read_each_other() -> None:
-    data = make_pages.text(16)
-    payload = Zstd(19).compress(data)
-    assert bytes(Zstd(-1).decompress(payload, len(data))) == data

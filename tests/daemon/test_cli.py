@@ -19,7 +19,7 @@ import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts, swapdev
-from vswapd.cli import cgroups, daemon, main, place, swapoff
+from vswapd.cli import cgroups, ctl, daemon, main, place, swapoff
 from vswapd.cli.bar import bar
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.status import status_of
@@ -27,6 +27,8 @@ from vswapd.cli.text import human, table
 from vswapd.config import Settings
 from vswapd.mounts import Device
 from vswapd.swapdev import SwapArea
+from vswapd.tell import FindingsError, RefusedError
+from vswapd.usage import COMMANDS
 
 SOURCES = [str(Path(__file__).parents[2] / part) for part in ("", "daemon")]
 MIB = 1 << 20
@@ -86,9 +88,12 @@ BAD_INPUT = [
     (["up", "--size", "big"], "size 'big' is not a size; write it like 512M or 1.5G"),
     (["up", "--size", ""], "size '' is not a size; write it like 512M or 1.5G"),
     (["up", "--size", "1.5"], "size must be a whole number of bytes, and 1.5 is not"),
-    (["up", "--memory-limit", "1M"], "memory-limit must be at least 8 MiB, not 1048576 bytes"),
+    (
+        ["up", "--memory-limit", "8M", "--threads", "2"],
+        "memory-limit must be at least 12M with this size and 2 threads, not 8388608 bytes",
+    ),
     (["up", "--memory-limit", "x"], "memory-limit 'x' is not a size; write it like 512M or 1.5G"),
-    (["up", "--codec", "lzo"], "unknown codec 'lzo'; choose one of lz4, zstd, stored"),
+    (["up", "--codec", "lzo"], "unknown codec 'lzo'; choose one of lz4, zstd-fast, zstd, stored"),
     (["up", "--unit-pages", "3"], "unit-pages must be one of 1, 2, 4, 8, 16, not 3"),
     (["up", "--threads", "65"], "threads must be from 1 to 64, not 65"),
     (
@@ -758,18 +763,94 @@ def test_table() -> None:
 # ---------------------------------------------------------------- ctl
 
 
+@pytest.fixture
+def signals_as_before(signals: Interrupts) -> None:
+    """`ctl` leaves them ignored, as it is the last that a process does."""
+
+
+@pytest.mark.usefixtures("signals_as_before")
 def test_ctl(mounted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (mounted / "ctl").touch()
     assert main(["ctl", "set", "limit=1G", "--device", "swap0"]) == 0
     assert capsys.readouterr() == ("set limit=1G\n", "")
 
 
+@pytest.mark.usefixtures("signals_as_before")
 def test_ctl_that_is_refused(mounted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """This file of the kernel's refuses what is no number with EINVAL, and can be read."""
     (mounted / "ctl").symlink_to("/proc/self/oom_score_adj")
     assert main(["ctl", "nonsense"]) == 2
     score = Path("/proc/self/oom_score_adj").read_text().strip()
     assert capsys.readouterr() == ("", f"vswap: {score}\n")
+
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize(
+    ("outcome", "code", "out", "err"),
+    [
+        (FindingsError("PROBLEMS: 1\nUNIT: bad"), 1, "PROBLEMS: 1\nUNIT: bad\n", ""),
+        (RefusedError("no memory"), 1, "", "vswap: no memory\n"),
+        (UserError("the daemon is gone"), 2, "", "vswap: the daemon is gone\n"),
+        (KeyboardInterrupt(), 130, "", "vswap: interrupted; the daemon goes on with check\n"),
+    ],
+)
+def test_ctl_s_exit_codes(
+    outcome: BaseException,
+    code: int,
+    out: str,
+    err: str,
+    mounted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def write(*_how: object) -> str:
+        raise outcome
+
+    monkeypatch.setattr(ctl, "write_ctl", write)
+    assert main(["ctl", "check"]) == code
+    assert capsys.readouterr() == (out, err)
+
+
+def test_ctl_s_help_has_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ctl", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, (arguments, _about) in COMMANDS.items():
+        assert f"  {f'{name} {arguments}'.strip()} " in f"{shown} ".replace("\n", " \n")
+    assert "vswap ctl memory_limit 512M\n" in shown
+
+
+@pytest.mark.parametrize("command", ["compact", "recompress", "check"])
+def test_progress_of_a_command(
+    command: str,
+    mounted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    stats = mounted / "stats.json"
+    stats.write_text('{"segments_cleaned": 1, "pages_recompressed": 2, "compr_data_size": 8192}')
+    with ctl._meter(Device("swap0", str(mounted)), command) as alive:
+        stats.write_text('{"segments_cleaned": 4, "pages_recompressed": 9, "compr_data_size": 0}')
+        alive()
+        stats.unlink()
+        with pytest.raises(UserError, match="cannot be asked"):
+            alive()
+    said = {
+        "compact": "3 segments cleaned",
+        "recompress": "7 pages, 8.0K smaller",
+        "check": "reading all that is stored",
+    }
+    assert said[command] in capsys.readouterr().err
+
+
+def test_no_progress_without_a_terminal(mounted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ctl._meter(Device("swap0", str(mounted)), "check") as alive:
+        with pytest.raises(UserError):
+            alive()
+        (mounted / "stats.json").write_text("{}")
+        alive()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_directory_with_something_in_it_is_not_covered(tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vswap.errors import UserError
-from vswapd.config import CODECS, Settings, device_name, parse_size
+from vswap.geometry import Geometry
+from vswap.store import Shape, least_memory, segments_for
+from vswapd import channel
+from vswapd.config import CODECS, Settings, device_name, least_memory_limit, parse_size
 
 GOOD: dict[str, Any] = {"name": "swap0", "mount": "/run/vswap/swap0", "size": 1 << 30}
 
@@ -114,7 +117,7 @@ def test_device_name_refuses(mount: str) -> None:
 def test_defaults_are_resolved() -> None:
     settings = Settings(**GOOD)
     assert 1 <= settings.threads <= 4
-    assert (settings.codec, settings.unit_pages, settings.spin_us) == ("lz4", 4, 50)
+    assert (settings.codec, settings.unit_pages, settings.spin_us) == ("zstd-fast", 4, 50)
     assert settings.memory_limit is None
     assert not settings.allow_fusermount
 
@@ -126,17 +129,20 @@ def test_defaults_are_resolved() -> None:
         ({"size": -4096}, "size must be more than zero, not -4096"),
         ({"size": 4097}, "size must be a multiple of 4 KiB, and 4097 bytes is not"),
         ({"size": (16 << 40) + 4096}, "size must be at most 16 TiB, not 17592186048512 bytes"),
-        ({"codec": "lzo"}, "unknown codec 'lzo'; choose one of lz4, zstd, stored"),
+        ({"codec": "lzo"}, "unknown codec 'lzo'; choose one of lz4, zstd-fast, zstd, stored"),
         ({"unit_pages": 3}, "unit-pages must be one of 1, 2, 4, 8, 16, not 3"),
         ({"unit_pages": 32}, "unit-pages must be one of 1, 2, 4, 8, 16, not 32"),
         ({"threads": -1}, "threads must be from 1 to 64, not -1"),
         ({"threads": 65}, "threads must be from 1 to 64, not 65"),
         ({"spin_us": -1}, "spin-us must be from 0 to 10000, not -1"),
         ({"spin_us": 10001}, "spin-us must be from 0 to 10000, not 10001"),
-        ({"memory_limit": 1 << 20}, "memory-limit must be at least 8 MiB, not 1048576 bytes"),
+        (
+            {"memory_limit": 8 << 20, "threads": 2},
+            "memory-limit must be at least 12M with this size and 2 threads, not 8388608 bytes",
+        ),
         (
             {"memory_limit": 16 << 20, "threads": 9},
-            "memory-limit must be at least 18 MiB with 9 threads, not 16777216 bytes",
+            "memory-limit must be at least 33M with this size and 9 threads, not 16777216 bytes",
         ),
         ({"mount": "run/swap0"}, "mount point 'run/swap0' must be an absolute path"),
         ({"mount": "/run\0/swap0"}, "mount point '/run\\x00/swap0' is no path"),
@@ -153,6 +159,23 @@ def test_settings_refuse(change: dict[str, Any], reason: str) -> None:
     assert str(caught.value) == reason
 
 
+@pytest.mark.parametrize("size", [64 << 20, 1 << 30, 64 << 30])
+@pytest.mark.parametrize("threads", [1, 4, 64])
+def test_the_least_memory_limit_is_the_store_s(size: int, threads: int) -> None:
+    """With the shape that the worker gives the device's state."""
+    shape = Shape(
+        Geometry(size), segments_for(Geometry(size), threads), threads, channel.BUFFER_SIZE
+    )
+    least = least_memory(shape)
+    change = {"size": size, "threads": threads}
+    assert least_memory_limit(Settings(**{**GOOD, **change})) == least
+    Settings(**{**GOOD, **change, "memory_limit": least})
+    with pytest.raises(UserError) as caught:
+        Settings(**{**GOOD, **change, "memory_limit": least - 1})
+    named = str(caught.value).split()[5]
+    Settings(**{**GOOD, **change, "memory_limit": parse_size(named)})
+
+
 @given(
     st.builds(
         Settings,
@@ -163,7 +186,7 @@ def test_settings_refuse(change: dict[str, Any], reason: str) -> None:
         unit_pages=st.sampled_from([1, 2, 4, 8, 16]),
         threads=st.integers(0, 64),
         spin_us=st.integers(0, 10_000),
-        memory_limit=st.none() | st.integers(128 << 20, 2**60),
+        memory_limit=st.none() | st.integers(16 << 30, 2**60),
         allow_fusermount=st.booleans(),
     )
 )

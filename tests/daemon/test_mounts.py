@@ -11,7 +11,13 @@ import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts
-from vswapd.mounts import Device, devices, find_device, read_file, resolve, write_ctl
+from vswapd.mounts import (
+    Device,
+    devices,
+    find_device,
+    read_file,
+    resolve,
+)
 
 # Captured on Linux 6.18, and added to: an escaped path, a bind mount of a device (62) and one
 # of a directory in it (63), another FUSE file system, a line without optional fields.
@@ -209,27 +215,3 @@ def test_read_file_of_a_daemon_that_is_gone(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     reason = refusal(lambda: read_file(Device("d", "/m"), "stats.json"))
     assert reason == "the daemon of d is gone; `vswap down d` clears the rest"
-
-
-def test_write_ctl(tmp_path: Path) -> None:
-    (tmp_path / "ctl").touch()
-    assert write_ctl(Device("d", str(tmp_path)), "drain now") == "drain now"
-
-
-def test_write_ctl_makes_no_file(tmp_path: Path) -> None:
-    reason = refusal(lambda: write_ctl(Device("d", str(tmp_path)), "drain"))
-    assert reason.startswith("the daemon of d cannot be asked: dd: ")
-    assert not (tmp_path / "ctl").exists()
-
-
-def test_write_ctl_tells_the_reason_for_a_refusal(tmp_path: Path) -> None:
-    """This file of the kernel's refuses what is no number with EINVAL, and can be read."""
-    (tmp_path / "ctl").symlink_to("/proc/self/oom_score_adj")
-    score = Path("/proc/self/oom_score_adj").read_text().strip()
-    assert refusal(lambda: write_ctl(Device("d", str(tmp_path)), "drain")) == score
-
-
-def test_write_ctl_to_a_daemon_that_hangs(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "ctl")
-    reason = refusal(lambda: write_ctl(Device("d", str(tmp_path)), "drain", 0.05))
-    assert reason == "the daemon of d does not answer (waited 0.05 s)"

@@ -161,9 +161,10 @@ def default_interrupt() -> Iterator[None]:
 
 @pytest.mark.usefixtures("default_interrupt")
 def test_program_is_killed_when_we_are_interrupted(tmp_path: Path) -> None:
-    script = f"echo $$ > {tmp_path}/pid; kill -INT $PPID; exec sleep 60"
+    # It is fed only when its start is over.
+    script = f"read fed; echo $$ > {tmp_path}/pid; kill -INT $PPID; exec sleep 60"
     with pytest.raises(KeyboardInterrupt):
-        run_program(["sh", "-c", script], 30)
+        run_program(["sh", "-c", script], 30, b"fed\n")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

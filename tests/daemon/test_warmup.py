@@ -11,7 +11,8 @@ import pytest
 
 from vswap.errors import RequestError
 from vswap.geometry import PAGE_SIZE
-from vswap.store import Lane, Policy
+from vswap.store import Findings, Lane, Policy, Store, StoreStatistics
+from vswap.store.words import FillWords
 from vswapd.warmup import warm_up
 
 
@@ -24,15 +25,16 @@ def mapped_regions() -> int:
     return Path("/proc/self/maps").read_text().count("/memfd:vswap-")
 
 
-@pytest.mark.parametrize("codec", ["lz4", "zstd", "stored"])
+@pytest.mark.parametrize("codec", ["lz4", "zstd-fast", "zstd", "stored"])
 @pytest.mark.parametrize("unit_pages", [1, 4, 16])
 def test_every_policy_can_be_warmed_up(codec: str, unit_pages: int) -> None:
     warm_up(Policy(codec, unit_pages))
 
 
-def test_a_small_memory_limit_is_enough() -> None:
+@pytest.mark.parametrize("limit", [1, 8 << 20])
+def test_any_memory_limit_is_enough(limit: int) -> None:
     """The scratch device must not fail where the real one would not."""
-    warm_up(Policy("stored", 1, memory_limit=8 << 20))
+    warm_up(Policy("stored", 1, memory_limit=limit))
 
 
 def test_what_random_numbers_are_made_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +109,41 @@ def test_discards_and_seeks_are_made(calls: Calls) -> None:
 
 def test_a_refusal_is_had(calls: Calls) -> None:
     assert calls.refused
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd-fast", "zstd", "stored"])
+def test_what_keeps_a_store_small_is_done(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Findings] = []
+    said: list[StoreStatistics] = []
+    check, statistics = Store.check, Store.statistics
+
+    def check_and_note(store: Store) -> Findings:
+        found.append(check(store))
+        return found[-1]
+
+    def statistics_and_note(store: Store) -> StoreStatistics:
+        said.append(statistics(store))
+        return said[-1]
+
+    monkeypatch.setattr(Store, "check", check_and_note)
+    monkeypatch.setattr(Store, "statistics", statistics_and_note)
+    warm_up(Policy(codec))
+    assert [each.problems for each in found] == [()]
+    assert found[0].units
+    assert said[-1].segments_cleaned
+    assert said[-1].pages_compacted
+    assert said[-1].pages_recompressed
+    assert said[-1].pool_limit_hit
+
+
+def test_pages_of_one_word_are_written_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    words: list[bytes] = []
+    real = FillWords.word
+
+    def word(self: FillWords, number: int) -> bytes:
+        words.append(real(self, number))
+        return words[-1]
+
+    monkeypatch.setattr(FillWords, "word", word)
+    warm_up(Policy())
+    assert words

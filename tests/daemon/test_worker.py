@@ -92,24 +92,29 @@ def worker() -> Iterator[Worker]:
 
 
 class Store:
-    """A store whose maintenance the test plays, one call after the other."""
+    """A store whose upkeep the test plays, one call after the other."""
 
-    def __init__(self, *calls: Callable[[], None]) -> None:
+    def __init__(self, *calls: Callable[[], float]) -> None:
         self._calls = list(calls)
         self.called = trio.Event()
         self.threads: list[int] = []
 
-    def maintain(self, *_how: object) -> None:
+    def maintain(self) -> None:
+        self._next()
+
+    def step(self) -> float:
+        return self._next()
+
+    def _next(self) -> float:
         self.threads.append(threading.get_ident())
-        call = self._calls.pop(0) if self._calls else None
+        call = self._calls.pop(0) if self._calls else nothing
         if not self._calls:
             trio.from_thread.run_sync(self.called.set)
-        if call:
-            call()
+        return call()
 
 
-def nothing() -> None:
-    pass
+def nothing() -> float:
+    return 0.001
 
 
 def told() -> Ready:
@@ -119,31 +124,39 @@ def told() -> Ready:
     return ready
 
 
-def fails(error: Exception) -> Callable[[], None]:
-    def call() -> None:
+def fails(error: Exception) -> Callable[[], float]:
+    def call() -> float:
         raise error
 
     return call
 
 
-def maintain(worker: Worker, *calls: Callable[[], None]) -> Store:
-    """Run the background until its last call, as often woken as it takes."""
-    store: Store | None = None
+Play = Callable[..., Store]
 
-    async def run() -> None:
-        nonlocal store
+
+@pytest.fixture(params=["_keep_ready", "_keep_small"])
+def play(request: pytest.FixtureRequest, worker: Worker) -> Play:
+    """Run one of the background's tasks until its last call, as often woken as it takes."""
+
+    def run(*calls: Callable[[], float]) -> Store:
         store = Store(*calls)
-        worker._store = store  # type: ignore[assignment]
-        with trio.fail_after(SECONDS):
-            async with trio.open_nursery() as nursery:
-                worker._wake()
-                nursery.start_soon(module._keep_going, worker._maintain, told())
-                await store.called.wait()
-                nursery.cancel_scope.cancel()
 
-    trio.run(run)
-    assert store is not None
-    return store
+        async def until_called() -> None:
+            worker._store = store  # type: ignore[assignment]
+            with trio.fail_after(SECONDS):
+                async with trio.open_nursery() as nursery:
+                    task = getattr(worker, request.param)
+                    nursery.start_soon(module._keep_going, task, told())
+                    while not store.called.is_set():
+                        worker._wake()
+                        with trio.move_on_after(0.01):
+                            await store.called.wait()
+                    nursery.cancel_scope.cancel()
+
+        trio.run(until_called)
+        return store
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -153,25 +166,25 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, 0.01, raising=False)
 
 
-def test_a_wake_has_the_store_maintained_in_another_thread(worker: Worker) -> None:
-    store = maintain(worker, nothing)
+def test_the_store_is_kept_in_another_thread(play: Play) -> None:
+    store = play(nothing)
     assert store.threads
     assert store.threads[0] != threading.get_ident()
 
 
 def test_no_memory_for_the_reserve_is_told_and_tried_again(
-    worker: Worker, caplog: pytest.LogCaptureFixture
+    play: Play, caplog: pytest.LogCaptureFixture
 ) -> None:
     no_memory = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    maintain(worker, fails(no_memory), nothing)
+    play(fails(no_memory), nothing)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert os.strerror(errno.ENOMEM) in caplog.text
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
-def test_other_shortages_do_not_end_the_device(error: Exception, worker: Worker) -> None:
+def test_other_shortages_do_not_end_the_device(error: Exception, play: Play) -> None:
     """Memory is short: that is when a swap device is needed. Both are what Python raises then."""
-    maintain(worker, fails(error), nothing)
+    play(fails(error), nothing)
 
 
 def test_what_fails_beside_the_data_plane_is_started_again(

@@ -1,80 +1,134 @@
 """Everything the store derives, computed again from what is really there.
 
-`audit` walks the swap table, the zeromap and the log of a quiet store (one that no thread is
-using) and names each invariant that does not hold:
+`audit` walks the swap table, the zeromap, the fill words and the log of a quiet store (one that
+no thread is using) and names each invariant that does not hold:
 
 TABLE-COUNT, TABLE-HOLE, TABLE-NULL  vswap/store/table.py
-LOG-LIVE, LOG-REUSE, LOG-PLACE       vswap/store/log.py
+LOG-LIVE                             vswap/store/ledger.py
+LOG-REUSE, LOG-PLACE, LOG-AGE        vswap/store/log.py
+FILL-COUNT, FILL-WORD                vswap/store/words.py
 ONE-STATE                            vswap/store/parts.py
 UNIT                                 each entry names a unit of its slot that can be read
+LIMIT                                memory is bounded by what was asked for
 LOCKS                                a quiet store holds none
 
 It looks at the regions through their descriptors where a look through the mapping would
-allocate a hole, so that an audit changes nothing it is about.
+allocate a hole, so that an audit changes nothing it is about. It shares no code with the
+store's own audit (vswap/store/audit.py), which must come to the same result and is asked too.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from model.memory import data_extents, data_pages, peek
+from model.memory import data_extents, data_pages, peek, words_in
 
-from vswap.codec import CODECS, STORED
+from vswap.codec import STORED
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Store
 from vswap.store import entry as entries
-from vswap.store.log import _BUSY, _HOLE, _OPEN, _READY, _SEALED, Log
+from vswap.store.appender import Appender
+from vswap.store.log import BUSY, HOLE, OPEN, READY, SEALED, Log
 from vswap.store.unit import Decoder
 
-__all__ = ["audit"]
+__all__ = ["appenders", "audit", "holes"]
 
 _HEADER = struct.Struct("<IHBBI")  # as vswap/store/unit.py draws it, field by field
-_KNOWN_FLAGS = entries.HUGE
+_KNOWN_FLAGS = entries.HUGE | entries.COLD | entries.LOADED | entries.IDLE
 _FLAGS_MASK = (1 << entries.SHARE_SHIFT) - 1
-_PLACES = {_HOLE: "hole", _READY: "ready", _OPEN: "open", _SEALED: "sealed", _BUSY: "busy"}
+_PLACES = {HOLE: "hole", READY: "ready", OPEN: "open", SEALED: "sealed", BUSY: "busy"}
 
 
 @dataclass
 class _Live:
-    """What lives in one segment."""
+    """What lives in one segment, or in all of them."""
 
     pages: int = 0
     bytes: int = 0
+    hot: int = 0
     huge: int = 0
+    cold: int = 0
+
+    def add(self, entry: int) -> None:
+        self.pages += 1
+        self.bytes += entries.share_of(entry)
+        self.hot += not entry & (entries.HUGE | entries.COLD)
+        self.huge += bool(entry & entries.HUGE)
+        self.cold += bool(entry & entries.COLD)
 
 
-def audit(store: Store) -> list[str]:
-    """What is wrong with a quiet store, one line each; nothing if nothing is."""
-    table = _table_entries(store)
-    zeros = _zero_slots(store)
-    live = _live(store, table)
+@dataclass
+class _Unit:
+    """A unit as its entries see it: how many name it, and the share that they agree on."""
+
+    size: int
+    pages: int
+    share: int
+    live: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the memory holds, whatever the counts say. Entries by slot, live pages by segment."""
+
+    table: dict[int, int]
+    cached: dict[int, int]
+    fills: dict[int, int]
+    zeros: set[int]
+    live: dict[int, _Live]
+    total: _Live
+
+
+def audit(store: Store, *, lowered: bool = False) -> list[str]:
+    """What is wrong with a quiet store, one line each; nothing if nothing is.
+
+    `lowered`: its memory limit may just have been lowered, and what is over it not yet
+    been given back.
+    """
+    found = _look(store)
     return [
         *_check_locks(store),
-        *_check_table(store, table),
-        *_check_zeromap(store, zeros),
-        *_check_slots(store, set(table), zeros),
-        *_check_units(store, table),
-        *_check_live(store, live),
+        *_check_table(store, found.table),
+        *_check_zeromap(store, found.zeros),
+        *_check_slots(store, set(found.table), found.zeros),
+        *_check_fills(store, found.fills),
+        *_check_units(store, found.cached),
+        *_check_live(store, found),
         *_check_places(store),
-        *_check_memory(store),
-        *_check_statistics(store, len(table), len(zeros), live),
+        *_check_ages(store),
+        *_check_memory(store, lowered),
+        *_check_statistics(store, found),
+        *_check_check(store, found),
     ]
 
 
-def _table_entries(store: Store) -> dict[int, int]:
-    """Every entry that is not empty, by slot: what the memory holds, whatever the counts say."""
-    region = store._state.table
-    found = {}
-    for start, stop in data_extents(region):
-        words = np.frombuffer(peek(region, start, stop - start), np.uint64)
-        for at in np.flatnonzero(words).tolist():
-            found[start // 8 + at] = int(words[at])
-    return found
+def appenders(store: Store) -> list[Appender]:
+    """Those of the lanes, and the one of the upkeep."""
+    lanes = [lane._writer._appender for lane in store._lanes]
+    return [*lanes, store._upkeep._relocator._appender]
+
+
+def holes(log: Log) -> list[int]:
+    """The segments without memory: those that were given back, and those never used."""
+    return [*log._holes, *range(log._untouched, len(log._state))]
+
+
+def _look(store: Store) -> _Found:
+    table = words_in(store._state.table)
+    fills = {at: entry for at, entry in table.items() if entry >> 62 == entries.KIND_FILL}
+    cached = {at: entry for at, entry in table.items() if at not in fills}
+    live: dict[int, _Live] = {}
+    total = _Live()
+    for entry in cached.values():
+        live.setdefault(entries.segment_of(entry), _Live()).add(entry)
+        total.add(entry)
+    return _Found(table, cached, fills, _zero_slots(store), live, total)
 
 
 def _zero_slots(store: Store) -> set[int]:
@@ -87,23 +141,22 @@ def _zero_slots(store: Store) -> set[int]:
     return found
 
 
-def _live(store: Store, table: dict[int, int]) -> dict[int, _Live]:
-    found: dict[int, _Live] = {}
-    for entry in table.values():
-        of = found.setdefault(entries.segment_of(entry), _Live())
-        of.pages += 1
-        of.bytes += entries.share_of(entry)
-        of.huge += entry & entries.HUGE
-    return found
-
-
 def _check_locks(store: Store) -> Iterator[str]:
     parts = store._parts
     for stripe, lock in enumerate(parts.locks._locks):
         if lock.locked():
             yield f"LOCKS: cluster lock {stripe} is held"
-    if parts.log._lock.locked():
-        yield "LOCKS: the log's lock is held"
+    for name, lock in (
+        ("log's", parts.log._lock),
+        ("fill words'", parts.words._lock),
+        ("upkeep's", store._upkeep.lock),
+        ("lanes'", store._lanes_lock),
+    ):
+        if lock.locked():
+            yield f"LOCKS: the {name} lock is held"
+
+
+# --- Table, zeromap, fill words ---------------------------------------------------------
 
 
 def _check_table(store: Store, table: dict[int, int]) -> Iterator[str]:
@@ -138,133 +191,239 @@ def _check_slots(store: Store, stored: set[int], zeros: set[int]) -> Iterator[st
             yield f"ONE-STATE: slot {slot} is beyond the device's end"
 
 
-def _check_units(store: Store, table: dict[int, int]) -> Iterator[str]:
+def _check_fills(store: Store, fills: dict[int, int]) -> Iterator[str]:
+    words, region = store._parts.words, store._state.words
+    most = len(words.count)
+    in_use = Counter[int]()
+    for slot, entry in fills.items():
+        number = (entry & (1 << 62) - 1) >> 20
+        if entry & (1 << 20) - 1 or number >= most:
+            yield f"FILL-WORD: slot {slot}: {entry:#x} names no word"
+        in_use[number] += 1
+    for number in range(most):
+        if in_use[number] != words.count[number]:
+            has, says = in_use[number], words.count[number]
+            yield f"FILL-COUNT: {has} pages are of word {number}, its count is {says}"
+    if words.pages != len(fills) or words._staged:
+        yield f"FILL-COUNT: {len(fills)} pages are filled with words, not {words.pages}"
+    if sorted(words._free) != [number for number in range(most) if not in_use[number]]:
+        yield "FILL-COUNT: the free numbers are not those that no entry names"
+    there = {number: peek(region, number * 8, 8) for number in in_use}
+    if {word: number for number, word in there.items()} != words._numbers:
+        yield "FILL-WORD: the words in memory are not those that are known by number"
+    if bytes(8) in there.values():
+        yield "FILL-WORD: a word is zero, and pages of it are no zero pages"
+
+
+# --- Units ------------------------------------------------------------------------------
+
+
+def _check_units(store: Store, cached: dict[int, int]) -> Iterator[str]:
     log, segments = store._parts.log, store._state.segments
-    codecs = sorted((make() for make in CODECS.values()), key=lambda made: made.number)
-    decoder = Decoder(segments.view, codecs)
-    extents: dict[int, int] = {}
-    for slot, entry in table.items():
+    decoder = store._parts.decoder()
+    last_word = (len(store._parts.words.count) - 1) * 8
+    words_ran_out = any(peek(store._state.words, last_word, 8))
+    units: dict[int, _Unit] = {}
+    for slot, entry in cached.items():
         segment = entries.segment_of(entry)
         if entry >> 62 != entries.KIND_CACHE or entry & _FLAGS_MASK & ~_KNOWN_FLAGS:
             yield f"UNIT: slot {slot}: {entry:#x} is no entry of the front cache"
-        elif segment >= len(log.pages) or log._state[segment] not in (_OPEN, _SEALED):
+        elif segment >= len(log._state) or log._state[segment] not in (OPEN, SEALED):
             yield f"LOG-REUSE: slot {slot} lives in segment {segment}, which is not in use"
         else:
-            position = entries.position_of(entry)
+            position, share = entries.position_of(entry), entries.share_of(entry)
             header = _HEADER.unpack(peek(segments, position, _HEADER.size))
             yield from _check_unit(slot, entry, header)
-            size = entries.share_of(entry) * header[2]
-            if extents.setdefault(position, position + size) != position + size:
+            yield from _check_decodes(decoder, slot, entry, words_ran_out)
+            made = _Unit(_size_of(header), header[2], share)
+            unit = units.setdefault(position, made)
+            unit.live += 1
+            if unit.share != share:
                 yield f"UNIT: the entries of the unit at {position:#x} disagree on its share"
-            yield from _check_decodes(decoder, slot, entry)
-    yield from _check_extents(store, extents)
+    yield from _check_shares(units)
+    yield from _check_extents(store, units)
+
+
+def _size_of(header: tuple[int, int, int, int, int]) -> int:
+    step = 4 * max(header[2], 1)
+    return -(-(_HEADER.size + header[1] + 1) // step) * step
 
 
 def _check_unit(slot: int, entry: int, header: tuple[int, int, int, int, int]) -> Iterator[str]:
-    first, length_less_one, pages, codec, _checksum = header
+    first, _length_less_one, pages, codec, _checksum = header
     index = entries.index_of(entry)
     if first + index != slot or index >= pages:
         yield f"UNIT: slot {slot} is page {index} of a unit of slot {first}, {pages} pages"
         return
-    step = 4 * pages
-    size = -(-(_HEADER.size + length_less_one + 1) // step) * step
-    if entries.share_of(entry) * pages != size:
-        yield f"UNIT: slot {slot}: {pages} shares of {entries.share_of(entry)} are not {size}"
     if bool(entry & entries.HUGE) != (codec == STORED):
         yield f"UNIT: slot {slot}: HUGE does not agree with codec {codec}"
     if first // CLUSTER_SLOTS != (first + pages - 1) // CLUSTER_SLOTS:
         yield f"UNIT: slot {slot}: its unit crosses a cluster"
 
 
-def _check_decodes(decoder: Decoder, slot: int, entry: int) -> Iterator[str]:
+def _check_decodes(decoder: Decoder, slot: int, entry: int, words_ran_out: bool) -> Iterator[str]:
     try:
         data, pages = decoder.unit(entry, slot)
     except CorruptError as error:
         yield f"UNIT: {error}"
-    else:
-        if len(data) != pages * PAGE_SIZE:
-            yield f"UNIT: slot {slot}: {len(data)} bytes for {pages} pages"
-        elif not any(data[entries.index_of(entry) * PAGE_SIZE :][:PAGE_SIZE]):
-            yield f"UNIT: slot {slot} holds zeros, and is no zero page"
+        return
+    if len(data) != pages * PAGE_SIZE:
+        yield f"UNIT: slot {slot}: {len(data)} bytes for {pages} pages"
+        return
+    page = bytes(data[entries.index_of(entry) * PAGE_SIZE :][:PAGE_SIZE])
+    if not any(page):
+        yield f"UNIT: slot {slot} holds zeros, and is no zero page"
+    elif page == page[:8] * (PAGE_SIZE // 8) and not words_ran_out:
+        yield f"UNIT: slot {slot} holds one word again and again, in a unit"
 
 
-def _check_extents(store: Store, extents: dict[int, int]) -> Iterator[str]:
+def _check_shares(units: dict[int, _Unit]) -> Iterator[str]:
+    """A unit is shared by its pages, or by those that lived when it was moved."""
+    for position, unit in units.items():
+        possible = [
+            min(unit.size // among & -4, entries.SHARE_MAX)
+            for among in range(unit.live, unit.pages + 1)
+        ]
+        if unit.share not in possible:
+            yield (
+                f"UNIT: {unit.live} of {unit.pages} pages live in the unit at {position:#x}, of "
+                f"{unit.size} bytes, and each has a share of {unit.share}"
+            )
+
+
+def _check_extents(store: Store, units: dict[int, _Unit]) -> Iterator[str]:
     """Units lie each in one segment, one after the other, below where the next will go."""
-    used = {lane._writer._appender._segment: lane._writer._appender._used for lane in store._lanes}
+    used = {one._segment: one._used for one in appenders(store)}
     before = 0
-    for start, stop in sorted(extents.items()):
+    for start, unit in sorted(units.items()):
         segment = start // SEGMENT_SIZE
         if start < before:
             yield f"UNIT: the unit at {start:#x} begins in the one before it"
-        if stop > segment * SEGMENT_SIZE + used.get(segment, SEGMENT_SIZE):
+        before = start + unit.size
+        if before > segment * SEGMENT_SIZE + used.get(segment, SEGMENT_SIZE):
             yield f"UNIT: the unit at {start:#x} ends beyond what its segment has in use"
-        before = stop
 
 
-def _check_live(store: Store, live: dict[int, _Live]) -> Iterator[str]:
-    log = store._parts.log
-    for segment in range(len(log.pages)):
-        has = live.get(segment, _Live())
-        if has.pages != log.pages[segment]:
-            yield f"LOG-LIVE: segment {segment}: {has.pages} pages, not {log.pages[segment]}"
-        if has.bytes != log.bytes[segment]:
-            yield f"LOG-LIVE: segment {segment}: {has.bytes} bytes, not {log.bytes[segment]}"
+# --- The log ----------------------------------------------------------------------------
+
+
+def _check_live(store: Store, found: _Found) -> Iterator[str]:
+    ledger = store._parts.log.ledger
+    for what in ("pages", "bytes", "hot"):
+        counted = getattr(ledger, what).tolist()
+        for segment, says in enumerate(counted):
+            has = getattr(found.live.get(segment, _Live()), what)
+            if has != says:
+                yield f"LOG-LIVE: segment {segment}: {has} {what}, not {says}"
+    for segment, place in enumerate(store._parts.log._state):
+        if place == SEALED and not ledger.bytes[segment] <= store._parts.log._used[segment]:
+            yield f"LOG-LIVE: more lives in segment {segment} than was put there"
     for name, total, says in (
-        ("pages", sum(has.pages for has in live.values()), log._live_pages),
-        ("bytes", sum(has.bytes for has in live.values()), log._live_bytes),
-        ("huge", sum(has.huge for has in live.values()), log._live_huge),
+        ("pages", found.total.pages, ledger.live_pages),
+        ("bytes", found.total.bytes, ledger.live_bytes),
+        ("huge", found.total.huge, ledger.huge),
+        ("cold", found.total.cold, ledger.cold),
+        ("staged", 0, ledger.staged),
     ):
         if total != says:
-            yield f"LOG-LIVE: {total} {name} live in all, not {says}"
+            yield f"LOG-LIVE: {total} {name} in all, not {says}"
+    for one in appenders(store):
+        if one._pages or one._size or one._hot or one._huge or one._cold:
+            yield f"LOG-LIVE: segment {one._segment} holds what has not been counted"
 
 
 def _check_places(store: Store) -> Iterator[str]:
     log = store._parts.log
     places = list(log._state)
-    lanes = [lane._writer._appender._segment for lane in store._lanes]
-    for state, listed in ((_HOLE, holes(log)), (_READY, log._ready), (_OPEN, lanes), (_BUSY, [])):
+    being_filled = [one._segment for one in appenders(store) if one._segment is not None]
+    for state, listed in (
+        (HOLE, holes(log)),
+        (READY, list(log._ready)),
+        (OPEN, being_filled),
+        (BUSY, []),
+    ):
         if sorted(listed) != [s for s, place in enumerate(places) if place == state]:
             yield f"LOG-PLACE: the {_PLACES[state]} segments are not {sorted(listed)}"
     for segment, place in enumerate(places):
-        if place == _SEALED and not log.pages[segment]:
+        if place == SEALED and not log.ledger.pages[segment]:
             yield f"LOG-REUSE: segment {segment} is sealed and empty, and not freed"
-        if place not in (_SEALED, _OPEN) and log.pages[segment]:
+        if place not in (SEALED, OPEN) and log.ledger.pages[segment]:
             yield f"LOG-REUSE: segment {segment} is {_PLACES[place]}, and pages live in it"
-    for appender in (lane._writer._appender for lane in store._lanes):
-        if appender._pages or appender._size or appender._huge:
-            yield f"LOG-LIVE: segment {appender._segment} holds what has not been counted"
-    in_use = len(places) - places.count(_HOLE)
-    if log._in_use != in_use:
-        yield f"LOG-PLACE: {in_use} segments are in use, not {log._in_use}"
-    if not in_use <= log._in_use_max <= log._limit:
-        yield f"LOG-PLACE: {in_use} in use, {log._in_use_max} at most, limit {log._limit}"
+    for name, has, says in (
+        ("in use", len(places) - places.count(HOLE), log._in_use),
+        ("open", places.count(OPEN), log._open),
+        ("sealed", places.count(SEALED), log._sealed),
+        ("busy", 0, log._busy),
+    ):
+        if has != says:
+            yield f"LOG-PLACE: {has} segments are {name}, not {says}"
 
 
-def holes(log: Log) -> list[int]:
-    """The segments without memory: those that were given back, and those never used."""
-    return [*log._holes, *range(log._untouched, len(log._state))]
-
-
-def _check_memory(store: Store) -> Iterator[str]:
-    """Segments that count as holes have no memory behind them: the limit is of memory."""
+def _check_ages(store: Store) -> Iterator[str]:
     log = store._parts.log
+    in_use = [s for s, place in enumerate(log._state) if place in (OPEN, SEALED)]
+    sequences = log.sequence[in_use].tolist()
+    if len(set(sequences)) != len(sequences) or not all(sequences):
+        yield f"LOG-AGE: the sequences of segments in use are not distinct: {sequences}"
+    for segment in in_use:
+        if math.isfinite(log.born[segment]) != (log._state[segment] == SEALED):
+            place = _PLACES[log._state[segment]]
+            yield f"LOG-AGE: segment {segment} is {place} and born at {log.born[segment]}"
+
+
+# --- Memory, and what the store says ----------------------------------------------------
+
+
+def _check_memory(store: Store, lowered: bool) -> Iterator[str]:
+    """Segments that count as holes have no memory behind them: the limit is of memory."""
+    log, limit = store._parts.log, store._memory_limit
     holding = {page * PAGE_SIZE // SEGMENT_SIZE for page in data_pages(store._state.segments)}
     for segment in sorted(holding):
-        if log._state[segment] == _HOLE:
+        if log._state[segment] == HOLE:
             yield f"LOG-PLACE: segment {segment} counts as a hole and has memory"
+    taken = log._in_use - len(log._ready)
+    if not max(log.limit, taken) <= log._ceiling:
+        yield f"LIMIT: {taken} segments, limit {log.limit}, ceiling {log._ceiling}"
+    used = sum(region.allocated() for region in store._state.regions())
+    if lowered:
+        return
+    if log._in_use > log.limit:
+        yield f"LIMIT: {log._in_use} segments have memory, and {log.limit} may"
+    if log._ceiling != log.limit:
+        yield f"LIMIT: the ceiling is {log._ceiling}, and the limit {log.limit}"
+    if limit is not None and used > limit:
+        yield f"LIMIT: {used} bytes are used, and {limit} may be"
 
 
-def _check_statistics(
-    store: Store, stored: int, zeros: int, live: dict[int, _Live]
-) -> Iterator[str]:
+def _check_statistics(store: Store, found: _Found) -> Iterator[str]:
     says = store.statistics()
+    log, zeros, fills = store._parts.log, len(found.zeros), len(found.fills)
+    sealed = [s for s, place in enumerate(log._state) if place == SEALED]
+    dead = [int(log._used[s]) - found.live.get(s, _Live()).bytes for s in sealed]
     for name, value in (
-        ("stored_pages", stored),
+        ("stored_pages", found.total.pages),
+        ("cold_pages", found.total.cold),
+        ("huge_pages", found.total.huge),
         ("zero_pages", zeros),
-        ("orig_data_size", stored * PAGE_SIZE),
-        ("compr_data_size", sum(has.bytes for has in live.values())),
-        ("huge_pages", sum(has.huge for has in live.values())),
+        ("fill_pages", fills),
+        ("same_pages", zeros + fills),
+        ("orig_data_size", found.total.pages * PAGE_SIZE),
+        ("compr_data_size", found.total.bytes),
+        ("dead_bytes", sum(dead)),
         ("table_bytes", len(data_pages(store._state.table)) * PAGE_SIZE),
+        ("mem_used_total", sum(region.allocated() for region in store._state.regions())),
     ):
         if getattr(says, name) != value:
             yield f"statistics: {name} is {getattr(says, name)}, and should be {value}"
+
+
+def _check_check(store: Store, found: _Found) -> Iterator[str]:
+    """The store's own audit finds nothing either, and has looked at everything."""
+    findings = store.check()
+    for problem in findings.problems:
+        yield f"check: {problem}"
+    if findings.pages != len(found.table):
+        yield f"check: {findings.pages} pages were looked at, of {len(found.table)}"
+    units = len({entries.position_of(entry) for entry in found.cached.values()})
+    if not findings.problems and findings.units < units:
+        yield f"check: {findings.units} units were read, of {units}"

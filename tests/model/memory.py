@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import numpy as np
+
 from vswap.geometry import PAGE_SIZE
 from vswap.store.region import Region
 
-__all__ = ["data_extents", "data_pages", "peek"]
+__all__ = ["data_extents", "data_pages", "peek", "words_in"]
 
 
 def data_extents(region: Region) -> Iterator[tuple[int, int]]:
@@ -38,3 +40,13 @@ def data_pages(region: Region) -> set[int]:
 def peek(region: Region, offset: int, length: int) -> bytes:
     """The bytes there; a hole reads as zeros and stays a hole."""
     return os.pread(region.fd, length, offset)
+
+
+def words_in(region: Region) -> dict[int, int]:
+    """The region's 64-bit words that are not 0, each by its number."""
+    found = {}
+    for start, stop in data_extents(region):
+        words = np.frombuffer(peek(region, start, stop - start), np.uint64)
+        for at in np.flatnonzero(words).tolist():
+            found[start // 8 + at] = int(words[at])
+    return found

@@ -1,4 +1,4 @@
-"""Pages to store: of zeros, of text, of noise, some of each, and a real process's own."""
+"""Pages to store: of zeros, of one word, of text, of noise, some of each, and a real process's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 import re
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vswap.geometry import PAGE_SIZE
 __all__ = [
     "KINDS",
     "Stamp",
+    "filled",
     "made",
     "mixed",
     "noise",
@@ -24,13 +26,15 @@ __all__ = [
     "zero",
 ]
 
-KINDS = ("text", "noise", "half")
-"""The kinds of `stamped` pages: compresses well, not at all, and to about a half."""
+KINDS = ("text", "noise", "half", "word")
+"""The kinds of `stamped` pages: compresses well, not at all, to about a half, is one word."""
 
 Stamp = tuple[int, int, int]
 """Three numbers a page is recognised by: in tests its slot, its writer, its generation."""
 
 _STAMP = struct.Struct("<QIII")  # the stamp's numbers and the kind
+_WORD = struct.Struct("<HBBI")  # slot, writer, a mark, generation
+_MARK = 0xA7
 _MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw.p [0-9a-f]+ 00:00 0 +(?:\[heap\])?$", re.M)
 
 
@@ -59,19 +63,33 @@ def noise(count: int = 1, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(count * PAGE_SIZE)
 
 
+def filled(count: int = 1, seed: int = 0) -> bytes:
+    """`count` pages of one 8-byte word again and again, which is not zero."""
+    word = random.Random(f"word {seed}").randbytes(7) + b"\x5a"
+    return word * (count * PAGE_SIZE // len(word))
+
+
 @lru_cache(256)
 def mixed(count: int = 1, seed: int = 0) -> bytes:
-    """`count` pages, each of zeros, text or noise."""
+    """`count` pages, each of zeros, one word, text or noise."""
     kinds = random.Random(seed)
-    makers = (lambda _count, _seed: zero(), text, noise)
-    return b"".join(kinds.choice(makers)(1, seed * 64 + i % 64) for i in range(count))
+    return b"".join(
+        made(kinds.choice(("zero", "text", "noise", "filled")), 1, seed * 64 + i % 64)
+        for i in range(count)
+    )
 
 
 def made(maker: str, count: int, seed: int) -> bytes:
     """`count` pages by the maker of that name."""
     if maker == "zero":
         return zero(count)
-    return {"text": text, "noise": noise, "mixed": mixed}[maker](count, seed)
+    makers: dict[str, Callable[[int, int], bytes]] = {
+        "filled": filled,
+        "text": text,
+        "noise": noise,
+        "mixed": mixed,
+    }
+    return makers[maker](count, seed)
 
 
 def stamped(kind: str, stamp: Stamp) -> bytes:
@@ -80,6 +98,9 @@ def stamped(kind: str, stamp: Stamp) -> bytes:
     Two stamped pages torn apart and put together are not a stamped page: compare with what
     `read_stamp` says it should be.
     """
+    if kind == "word":
+        slot, writer, generation = stamp
+        return _WORD.pack(slot, writer, _MARK, generation) * (PAGE_SIZE // _WORD.size)
     head = _STAMP.pack(*stamp, KINDS.index(kind))
     repeated = (head * (PAGE_SIZE // len(head) + 1))[:PAGE_SIZE]
     if kind == "text":
@@ -91,6 +112,9 @@ def stamped(kind: str, stamp: Stamp) -> bytes:
 
 def read_stamp(page: bytes) -> Stamp | None:
     """The stamp of a page, or None if it is not, to the last byte, what `stamped` made."""
+    if page == page[: _WORD.size] * (PAGE_SIZE // _WORD.size):
+        slot, writer, mark, generation = _WORD.unpack_from(page)
+        return (slot, writer, generation) if mark == _MARK else None
     *stamp, kind = _STAMP.unpack_from(page)
     if kind >= len(KINDS):
         return None

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from vswap.codec import Bytes
-from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, Geometry
-from vswap.store import Lane, Policy, Shape, State, Store, segments_for
+from model.memory import peek, words_in
 
-__all__ = ["DEFAULT_SLOTS", "StoreMaker", "content", "make_store", "state_of"]
+from vswap.codec import Bytes, by_number
+from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE, Geometry
+from vswap.store import Lane, Policy, Shape, State, Store, segments_for
+from vswap.store.dictionary import Dictionary
+from vswap.store.entry import FIRST_FILL, fill_of, index_of
+from vswap.store.unit import Decoder
+
+__all__ = [
+    "DEFAULT_SLOTS",
+    "StoreMaker",
+    "content",
+    "limit_of",
+    "make_store",
+    "pages_in",
+    "state_of",
+]
 
 DEFAULT_SLOTS = 2 * CLUSTER_SLOTS + 100
 """Two clusters and a part of one."""
@@ -41,6 +54,31 @@ def make_store(
         segments = segments_for(geometry, lanes=4)
     state = State.create(Shape(geometry, segments, buffers=1, buffer_size=PAGE_SIZE))
     return Store(state, policy, wake)
+
+
+def limit_of(segments: int, slots: int = DEFAULT_SLOTS) -> int:
+    """The memory limit, in bytes, that lets a store of `make_store` have so many segments."""
+    shape = Shape(Geometry(slots * PAGE_SIZE), segments, buffers=1, buffer_size=PAGE_SIZE)
+    return shape.overhead() + segments * SEGMENT_SIZE
+
+
+def pages_in(store: Store) -> dict[int, bytes]:
+    """Every page by slot, where that is not zeros, from what another worker would find.
+
+    Nothing is believed of what this one has counted, and unlike a read it leaves no mark.
+    """
+    state = state_of(store)
+    decoder = Decoder(
+        state.segments.view, by_number(), lambda: Dictionary(state.dictionary).codec(1)
+    )
+    pages = {}
+    for slot, found in words_in(state.table).items():
+        if found >= FIRST_FILL:
+            pages[slot] = peek(state.words, fill_of(found) * 8, 8) * (PAGE_SIZE // 8)
+        else:
+            data, _ = decoder.unit(found, slot)
+            pages[slot] = bytes(data[index_of(found) * PAGE_SIZE :][:PAGE_SIZE])
+    return pages
 
 
 def state_of(store: Store) -> State:

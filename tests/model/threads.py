@@ -1,4 +1,4 @@
-"""Threads that end, and whose failures are the test's."""
+"""Threads that end, and whose failures are the test's; and a look at what they call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["StuckError", "hurried", "run_threads"]
+import pytest
+
+__all__ = ["StuckError", "before_each", "hurried", "run_threads"]
 
 
 class StuckError(AssertionError):
@@ -53,3 +56,16 @@ def hurried() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+def before_each(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, check: Callable[..., Any]
+) -> None:
+    """Call `check` with the arguments, self left out, before each call of a method."""
+    method: Callable[..., Any] = getattr(owner, name)
+
+    def checked(self: object, *args: Any, **named: Any) -> Any:  # noqa: ANN401
+        check(*args)
+        return method(self, *args, **named)
+
+    monkeypatch.setattr(owner, name, checked)

@@ -296,7 +296,7 @@ def test_requests_are_counted(device: Worker, swap: int) -> None:
 
 
 def test_a_full_device_is_enospc_and_keeps_what_it_has(start: Start) -> None:
-    device = start(memory_limit=8 << 20)
+    device = start(memory_limit=12 << 20)
     fd = os.open(device.swap, os.O_RDWR)
     try:
         codes = []

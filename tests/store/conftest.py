@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from model.audit import audit
+from model.logs import Harness
 from model.stores import DEFAULT_SLOTS, StoreMaker, make_store, state_of
 
 from vswap.store import Lane, Policy, Store
@@ -60,3 +61,17 @@ def make_region() -> Iterator[Callable[[int], Region]]:
     yield maker
     for region in made:
         region.close()
+
+
+@pytest.fixture
+def make_log() -> Iterator[Callable[..., Harness]]:
+    """Makes logs of so many segments, with a reserve and a limit."""
+    made: list[Harness] = []
+
+    def maker(segments: int = 4, reserve: int = 0, limit: int | None = None) -> Harness:
+        made.append(Harness(segments, reserve, limit))
+        return made[-1]
+
+    yield maker
+    for harness in made:
+        harness.region.close()

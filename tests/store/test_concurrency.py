@@ -1,29 +1,29 @@
-"""Threads: what the locks promise, looked at under them, and under load.
+"""Threads: what the locks promise, looked at under them.
 
-The first tests hold the rules of docs/concurrency.md one by one, without chance. The last
-let threads race, over segments that are recycled as fast as can be, and check what they see.
+They hold the rules of docs/concurrency.md one by one, without chance. test_load.py lets threads
+race.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from model.pages import KINDS, mixed, noise, read_stamp, stamped, text, zero
+from model.moves import victim_of
+from model.pages import mixed, noise, text, zero
 from model.stores import DEFAULT_SLOTS, StoreMaker, content
-from model.threads import hurried, run_threads
+from model.threads import before_each, run_threads
 
-from vswap.errors import FullError, NoDataError
-from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE, ZERO_PAGE
-from vswap.store import Lane, Policy, Store, appender
+from vswap.errors import NoDataError
+from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
+from vswap.store import Lane, Selection, Store, appender
 from vswap.store.cache import FrontCache
 from vswap.store.log import Log
 from vswap.store.table import SwapTable
-from vswap.store.unit import MAX_UNIT_SIZE, Decoder
+from vswap.store.unit import Decoder
 from vswap.store.zeromap import Zeromap
 
 SIZE = DEFAULT_SLOTS * PAGE_SIZE
@@ -34,11 +34,25 @@ def put(lane: Lane, slot: int, data: bytes) -> None:
     lane.write(slot * PAGE_SIZE, memoryview(data))
 
 
-def everything(lane: Lane) -> None:
-    """Requests that go every way there is through the store."""
+def everything(store: Store) -> None:
+    """Requests and commands that go every way there is through the store."""
+    lane = store.lane()
     end = CLUSTER_SLOTS * PAGE_SIZE
-    for data in (text(40), mixed(600, 1), zero(600)):
+    for data in (text(40), mixed(600, 1)):
         put(lane, CLUSTER_SLOTS - 20, data)
+    for slot in range(0, 900, 3):
+        put(lane, slot, noise(1, slot))
+    store.presence(0, DEFAULT_SLOTS)
+    store.mark_idle()
+    for down in (False, True):
+        for segment in store._log.sealed().segments.tolist():
+            assert sum(store._upkeep._cleaner.clean(victim_of(store, segment), down)) > 0
+    put(lane, 0, text(40, seed=1))
+    assert store.recompress(Selection()) > 0
+    store.compact()
+    store.step()
+    assert store.check().problems == ()
+    put(lane, CLUSTER_SLOTS - 20, zero(600))
     put(lane, 0, text())
     put(lane, 1, zero())
     lane.write(end - 100, memoryview(noise())[:200])
@@ -53,20 +67,10 @@ def everything(lane: Lane) -> None:
 # --- What is done under which lock ------------------------------------------------------
 
 
-def before_each(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, check: Method) -> None:
-    """Call `check` with the arguments, self left out, before each call of a method."""
-    method: Method = getattr(owner, name)
-
-    def checked(self: object, *args: Any) -> Any:  # noqa: ANN401
-        check(*args)
-        return method(self, *args)
-
-    monkeypatch.setattr(owner, name, checked)
-
-
 BY_RANGE = [
     (SwapTable, "entries"),
     (SwapTable, "exchange"),
+    (SwapTable, "empty"),
     (Zeromap, "set"),
     (Zeromap, "clear"),
     (FrontCache, "presence"),
@@ -89,44 +93,46 @@ def test_a_range_is_touched_under_its_clusters_lock(
         assert store._parts.locks[slot // CLUSTER_SLOTS].locked()
 
     before_each(monkeypatch, owner, name, check)
-    everything(store.lane())
+    everything(store)
     assert seen
 
 
-def test_an_entry_is_looked_up_under_its_clusters_lock(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["get", "replace"])
+def test_an_entry_is_looked_up_and_replaced_under_its_clusters_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """ONE-STATE"""
+    """ONE-STATE and MOVE-SAME"""
     seen = []
 
-    def check(slot: int) -> None:
+    def check(slot: int, *_: int) -> None:
         seen.append(slot)
         assert store._parts.locks[slot // CLUSTER_SLOTS].locked()
 
-    before_each(monkeypatch, SwapTable, "get", check)
-    everything(store.lane())
+    before_each(monkeypatch, SwapTable, name, check)
+    everything(store)
     assert seen
 
 
-def test_a_table_page_is_given_back_under_its_clusters_lock(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["release", "page", "mark"])
+def test_a_table_page_is_handled_under_its_clusters_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """TABLE-HOLE: nobody may publish into a page that is being punched."""
+    """TABLE-HOLE: nobody may publish into a page that is being punched, or copied, or marked."""
     seen = []
 
-    def check(cluster: int) -> None:
+    def check(cluster: int, *_: object) -> None:
         seen.append(cluster)
         assert store._parts.locks[cluster].locked()
 
-    before_each(monkeypatch, SwapTable, "release", check)
-    everything(store.lane())
+    before_each(monkeypatch, SwapTable, name, check)
+    everything(store)
     assert seen
 
 
 def test_a_unit_is_decoded_under_its_clusters_lock(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LOG-REUSE: so that it cannot die, nor its segment be freed, meanwhile."""
+    """LOG-REUSE and MOVE-READ: so that it cannot die, nor its segment be freed, meanwhile."""
     seen = []
 
     def check(_entry: int, slot: int) -> None:
@@ -134,7 +140,7 @@ def test_a_unit_is_decoded_under_its_clusters_lock(
         assert store._parts.locks[slot // CLUSTER_SLOTS].locked()
 
     before_each(monkeypatch, Decoder, "unit", check)
-    everything(store.lane())
+    everything(store)
     assert seen
 
 
@@ -150,7 +156,7 @@ def test_a_unit_is_complete_before_an_entry_names_it(
         for at, entry in enumerate(entries, slot):
             seen.append(at)
             assert decoder.unit(entry, at)[1] == 4
-        assert store._parts.log.pages[lane._writer._appender._segment] >= len(entries)
+        assert store._parts.log.ledger.pages[lane._writer._appender._segment] >= len(entries)
 
     before_each(monkeypatch, SwapTable, "exchange", check)
     for slot in range(0, 64, 16):
@@ -168,11 +174,11 @@ def test_a_write_stages_all_its_units_before_it_frees_anything(
     for owner, name in (
         (appender.Appender, "append"),
         (SwapTable, "exchange"),
-        (Log, "drop"),
+        (Log, "publish"),
     ):
         before_each(monkeypatch, owner, name, lambda *_, step=name: steps.append(step))
     put(lane, CLUSTER_SLOTS - 8, noise(16))
-    each_cluster = ["exchange", "drop"]
+    each_cluster = ["exchange", "publish"]
     assert steps == ["append"] * 4 + each_cluster * 2
 
 
@@ -187,7 +193,7 @@ def test_clusters_are_freed_one_lock_at_a_time(
 
     for owner, name in BY_RANGE:
         before_each(monkeypatch, owner, name, check)
-    everything(store.lane())
+    everything(store)
     assert set(held) == {1}
 
 
@@ -257,229 +263,3 @@ def test_a_seek_finds_data_that_is_being_overwritten(
     put(writing, 0, noise())
     seeker.join(20)
     assert found == ["0"]
-
-
-# --- Under load -------------------------------------------------------------------------
-
-SMALL_SEGMENT = 80 << 10
-"""What appenders take for a segment's size here: recycled after some 19 stored pages."""
-assert SMALL_SEGMENT > MAX_UNIT_SIZE
-
-WRITERS = 2
-READERS = 2
-BLOCK = 8
-"""Slots that are written together, now and then."""
-
-BASES = (0, CLUSTER_SLOTS - 2 * BLOCK, 2 * CLUSTER_SLOTS)
-BLOCKS = [base + i * BLOCK for base in BASES for i in range(4)]
-"""First slots of the blocks in use: in three clusters, some at a cluster's end."""
-
-
-SEGMENTS = 16
-"""As many as there may be: a lane's for each thread, and little more than the blocks need."""
-
-
-@pytest.fixture
-def busy(make: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store with a small log, no reserve to speak of, small segments, and hasty threads.
-
-    The test fails unless its segments were written over again and again.
-    """
-    monkeypatch.setattr(appender, "SEGMENT_SIZE", SMALL_SEGMENT)
-    takes: list[int] = []
-    before_each(monkeypatch, Log, "take", lambda: takes.append(1))
-    with hurried():
-        yield make(Policy("lz4", 4, SEGMENTS * SEGMENT_SIZE, reserve=1))
-    assert len(takes) > 10 * SEGMENTS
-
-
-class History:
-    """What the only writer of a slot has done to it, so that a reader can tell what may be there.
-
-    Change n of a slot is `begun` before it is made and `done` after it: a read that started
-    when `done` changes were through and ended when `begun` had been started must find what
-    one of those from `done` to `begun` leaves, the first of all being the empty slot.
-    """
-
-    def __init__(self, slot: int, writer: int) -> None:
-        self.slot = slot
-        self.writer = writer
-        self.leaves_zeros = [True]
-        self.done = 0
-
-    @property
-    def begun(self) -> int:
-        return len(self.leaves_zeros) - 1
-
-    def page(self, change: int) -> bytes:
-        kind = KINDS[change % len(KINDS)]
-        return stamped(kind, (self.slot, self.writer, change))
-
-    def next(self, zeros: bool) -> bytes:
-        """Begin a change; the page that it makes."""
-        self.leaves_zeros.append(zeros)
-        return ZERO_PAGE if zeros else self.page(self.begun)
-
-    def check(self, found: bytes, done: int) -> None:
-        """`found` was read after `done` changes and before now."""
-        begun = self.begun
-        if found == ZERO_PAGE:
-            assert any(self.leaves_zeros[done : begun + 1]), f"slot {self.slot}: zeros"
-            return
-        stamp = read_stamp(found)
-        assert stamp is not None, f"slot {self.slot}: a torn page"
-        slot, writer, change = stamp
-        assert (slot, writer) == (self.slot, self.writer)
-        assert not self.leaves_zeros[change]
-        assert done <= change <= begun, f"slot {slot}: {change}, not of {done} to {begun}"
-
-
-def maintain(store: Store) -> None:
-    for i in range(1000):
-        store.maintain(idle=i % 2 == 0)
-
-
-def change_blocks(
-    lane: Lane, histories: dict[int, History], blocks: list[int], writer: int, rounds: int
-) -> int:
-    """Write, zero and discard parts of the blocks; how often there was no room."""
-    full = 0
-    for i in range(rounds):
-        block = blocks[(i * 7 + writer) % len(blocks)]
-        count = (1, 3, BLOCK, 2)[i % 4]
-        first = block + (i * 5) % (BLOCK - count + 1)
-        changed = [histories[slot] for slot in range(first, first + count)]
-        if i % 5 == 4:
-            for history in changed:
-                history.next(zeros=True)
-            lane.discard(first * PAGE_SIZE, count * PAGE_SIZE)
-        else:
-            pages = [history.next(zeros=(i + n) % 6 == 0) for n, history in enumerate(changed)]
-            try:
-                put(lane, first, b"".join(pages))
-            except FullError:  # nothing was changed; make room, and that is the change
-                full += 1
-                for history in changed:
-                    history.leaves_zeros[-1] = True
-                lane.discard(first * PAGE_SIZE, count * PAGE_SIZE)
-        for history in changed:
-            history.done = history.begun
-    return full
-
-
-def read_blocks(lane: Lane, histories: dict[int, History], reader: int, rounds: int) -> None:
-    """Read parts of the blocks, and check every page."""
-    for i in range(rounds):
-        block = BLOCKS[(i * 5 + reader) % len(BLOCKS)]
-        count = (1, BLOCK, 4)[i % 3]
-        first = block + (i * 3) % (BLOCK - count + 1)
-        done = {slot: histories[slot].done for slot in range(first, first + count)}
-        data = content(lane, first * PAGE_SIZE, count * PAGE_SIZE)
-        for at, slot in enumerate(done):
-            page = data[at * PAGE_SIZE : (at + 1) * PAGE_SIZE]
-            histories[slot].check(page, done[slot])
-
-
-def test_a_read_never_sees_what_is_older_or_torn_or_anothers(busy: Store) -> None:
-    """LOG-REUSE: under load, with each slot's changes made by one writer."""
-    owners = {block: number % WRITERS for number, block in enumerate(BLOCKS)}
-    histories = {
-        block + i: History(block + i, writer)
-        for block, writer in owners.items()
-        for i in range(BLOCK)
-    }
-    bodies: list[Callable[[], object]] = [partial(maintain, busy)]
-    for writer in range(WRITERS):
-        own = [block for block in BLOCKS if owners[block] == writer]
-        bodies.append(partial(change_blocks, busy.lane(), histories, own, writer, 4000))
-    for reader in range(READERS):
-        bodies.append(partial(read_blocks, busy.lane(), histories, reader, 5000))
-    run_threads(bodies)
-    lane = busy.lane()
-    for slot, history in histories.items():
-        history.check(content(lane, slot * PAGE_SIZE, PAGE_SIZE), history.begun)
-
-
-def write_anywhere(lane: Lane, writer: int, rounds: int) -> None:
-    """Overwrite and discard the same blocks as the other writers do."""
-    for i in range(rounds):
-        block = BLOCKS[(i * 7 + writer) % len(BLOCKS)]
-        count = (1, 3, BLOCK, 2)[(i + writer) % 4]
-        first = block + (i * 5) % (BLOCK - count + 1)
-        kind = KINDS[(i + writer) % len(KINDS)]
-        if i % 6 == 5:
-            lane.discard(first * PAGE_SIZE, count * PAGE_SIZE)
-            continue
-        try:
-            pages = [stamped(kind, (slot, writer, i)) for slot in range(first, first + count)]
-            put(lane, first, b"".join(pages))
-        except FullError:
-            lane.discard(block * PAGE_SIZE, BLOCK * PAGE_SIZE)
-
-
-def read_anywhere(lane: Lane, reader: int, rounds: int) -> None:
-    """Every page is zeros or, whole, its slot's; and of each writer never an older one again."""
-    newest: dict[tuple[int, int], int] = {}
-    for i in range(rounds):
-        block = BLOCKS[(i * 5 + reader) % len(BLOCKS)]
-        data = content(lane, block * PAGE_SIZE, BLOCK * PAGE_SIZE)
-        for at in range(BLOCK):
-            page = data[at * PAGE_SIZE : (at + 1) * PAGE_SIZE]
-            if page == ZERO_PAGE:
-                continue
-            stamp = read_stamp(page)
-            assert stamp is not None, f"slot {block + at}: a torn page"
-            slot, writer, generation = stamp
-            assert slot == block + at
-            assert generation >= newest.get((slot, writer), 0)
-            newest[slot, writer] = generation
-
-
-def test_writers_of_the_same_slots_leave_whole_pages(busy: Store) -> None:
-    """LOG-REUSE and LOG-LIVE: with every slot overwritten by every writer."""
-    bodies: list[Callable[[], object]] = [partial(maintain, busy)]
-    bodies += [partial(write_anywhere, busy.lane(), number, 4000) for number in range(WRITERS)]
-    bodies += [partial(read_anywhere, busy.lane(), number, 2500) for number in range(READERS)]
-    run_threads(bodies)
-    lane = busy._lanes[0]
-    lane.discard(0, SIZE)
-    assert busy.statistics().stored_pages == 0
-
-
-def test_parts_of_a_page_written_at_once_are_all_there(store: Store) -> None:
-    """ONE-STATE: each is read, changed and written under the lock, so none is lost."""
-    sectors = 8
-    lanes = [store.lane() for _ in range(4)]
-
-    def write_own(lane: Lane, number: int) -> None:
-        for i in range(250):
-            for sector in (number, number + 4):
-                lane.write(sector * 512, memoryview(bytes([i, sector]) * 256))
-                assert content(lane, sector * 512, 512) == bytes([i, sector]) * 256
-
-    with hurried():
-        run_threads([partial(write_own, lane, number) for number, lane in enumerate(lanes)])
-    expected = b"".join(bytes([249, sector]) * 256 for sector in range(sectors))
-    assert content(lanes[0], 0, PAGE_SIZE) == expected
-
-
-def test_lanes_that_use_up_the_log_at_once_fail_whole(make: StoreMaker) -> None:
-    """STAGED-FIRST: what fits is there, what did not fit has changed nothing."""
-    store = make(Policy("stored", 4, 8 * SEGMENT_SIZE), slots=4096)
-    lanes = [store.lane() for _ in range(3)]
-    written: list[int] = []
-
-    def fill(lane: Lane, number: int) -> None:
-        for slot in range(number * 32, 4096 - 96, 96):
-            try:
-                put(lane, slot, noise(32, slot))
-            except FullError:
-                continue
-            written.append(slot)
-
-    with hurried():
-        run_threads([partial(fill, lane, number) for number, lane in enumerate(lanes)])
-    assert store.statistics().stored_pages == 32 * len(written)
-    assert 0 < len(written) < 4096 // 32 - 3
-    for slot in written:
-        assert content(lanes[0], slot * PAGE_SIZE, 32 * PAGE_SIZE) == noise(32, slot)

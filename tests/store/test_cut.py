@@ -1,29 +1,36 @@
-"""Cutting: every slot once, no unit across a boundary, zeros told apart."""
+"""Cutting: every slot once, no unit across a boundary, pages of one word told apart."""
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model.effort import effort
+from model.pages import filled, noise
 
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
-from vswap.store.cut import by_cluster, is_zero_page, runs
+from vswap.store.cut import WORD, ZERO_WORD, by_cluster, fill_word, runs
 
 UNIT_PAGES = (1, 2, 4, 8, 16)
+ONES = b"\xff" * WORD
+WORDS = {"z": ZERO_WORD, "o": ONES, "w": b"\x5a\0\0\0\0\0\0\x5a"}
 
-page_kinds = st.lists(st.sampled_from("zzzdme"), min_size=1, max_size=70)
-"""z zeros, d data, m a byte in the middle only, e a byte at the end only."""
+page_kinds = st.lists(st.sampled_from("zzzoowdme"), min_size=1, max_size=70)
+"""Pages of one word: z zeros, o ones, w another. Others: d data, m zeros but for a byte in the
+middle, e zeros but for the last byte."""
 
 
 def to_pages(kinds: list[str]) -> memoryview:
     data = bytearray(len(kinds) * PAGE_SIZE)
     for i, kind in enumerate(kinds):
         at = i * PAGE_SIZE
-        if kind == "d":
-            data[at : at + PAGE_SIZE] = b"\x5a" * PAGE_SIZE
+        if kind in WORDS:
+            data[at : at + PAGE_SIZE] = WORDS[kind] * (PAGE_SIZE // WORD)
+        elif kind == "d":
+            data[at : at + PAGE_SIZE] = noise(1, i)
         elif kind == "m":
             data[at + PAGE_SIZE // 2] = 1
         elif kind == "e":
@@ -48,19 +55,19 @@ def test_runs_cover_the_range_once_and_in_order(
 
 @effort(200)
 @given(st.integers(0, 2000), page_kinds, st.sampled_from(UNIT_PAGES))
-def test_runs_tell_zero_pages_from_others(slot: int, kinds: list[str], unit_pages: int) -> None:
-    flags = [
-        zero for _, count, zero in runs(slot, to_pages(kinds), unit_pages) for _ in range(count)
-    ]
-    assert flags == [kind == "z" for kind in kinds]
+def test_runs_tell_the_word_of_each_page(slot: int, kinds: list[str], unit_pages: int) -> None:
+    """And of none that is more than a word."""
+    cut = runs(slot, to_pages(kinds), unit_pages)
+    words = [word for _, count, word in cut for _ in range(count)]
+    assert words == [WORDS.get(kind) for kind in kinds]
 
 
 @effort(200)
 @given(st.integers(440, 520), page_kinds, st.sampled_from(UNIT_PAGES))
 def test_no_run_crosses_what_it_must_not(slot: int, kinds: list[str], unit_pages: int) -> None:
     """Zeros end at a cluster's end, others at a multiple of unit_pages."""
-    for first, count, zero in runs(slot, to_pages(kinds), unit_pages):
-        boundary = CLUSTER_SLOTS if zero else unit_pages
+    for first, count, word in runs(slot, to_pages(kinds), unit_pages):
+        boundary = CLUSTER_SLOTS if word == ZERO_WORD else unit_pages
         assert first // boundary == (first + count - 1) // boundary
 
 
@@ -69,28 +76,39 @@ def test_no_run_crosses_what_it_must_not(slot: int, kinds: list[str], unit_pages
 def test_runs_are_as_long_as_they_may_be(slot: int, kinds: list[str], unit_pages: int) -> None:
     """Each ends where the kind changes or a boundary is: otherwise units would be smaller."""
     cut = list(runs(slot, to_pages(kinds), unit_pages))
-    for (_, _, before), (first, _, zero) in pairwise(cut):
-        boundary = CLUSTER_SLOTS if zero else unit_pages
-        assert before != zero or first % boundary == 0
+    for (_, _, before), (first, _, word) in pairwise(cut):
+        boundary = CLUSTER_SLOTS if word == ZERO_WORD else unit_pages
+        assert before != word or first % boundary == 0
 
 
 def test_a_large_write_is_cut_into_aligned_units() -> None:
     cut = list(runs(6, to_pages(["d"] * 12), 4))
-    assert cut == [(6, 2, False), (8, 4, False), (12, 4, False), (16, 2, False)]
+    assert cut == [(6, 2, None), (8, 4, None), (12, 4, None), (16, 2, None)]
 
 
 def test_zeros_and_data_take_turns() -> None:
     cut = list(runs(0, to_pages(list("ddzzzd")), 4))
-    assert cut == [(0, 2, False), (2, 3, True), (5, 1, False)]
+    assert cut == [(0, 2, None), (2, 3, ZERO_WORD), (5, 1, None)]
+
+
+def test_words_and_data_take_turns() -> None:
+    """Pages of one word are a run of their own, and never part of a unit."""
+    cut = list(runs(0, to_pages(list("dooowwd")), 4))
+    assert cut == [
+        (0, 1, None),
+        (1, 3, ONES),
+        (4, 2, WORDS["w"]),
+        (6, 1, None),
+    ]
 
 
 def test_a_run_of_zeros_is_cut_at_the_cluster() -> None:
     cut = list(runs(CLUSTER_SLOTS - 2, to_pages(["z"] * 5), 4))
-    assert cut == [(CLUSTER_SLOTS - 2, 2, True), (CLUSTER_SLOTS, 3, True)]
+    assert cut == [(CLUSTER_SLOTS - 2, 2, ZERO_WORD), (CLUSTER_SLOTS, 3, ZERO_WORD)]
 
 
 def test_a_run_of_zeros_is_not_cut_at_a_unit() -> None:
-    assert list(runs(3, to_pages(["z"] * 30), 4)) == [(3, 30, True)]
+    assert list(runs(3, to_pages(["z"] * 30), 4)) == [(3, 30, ZERO_WORD)]
 
 
 # --- by_cluster -------------------------------------------------------------------------
@@ -117,26 +135,44 @@ def test_by_cluster_of_one_whole_cluster_is_it() -> None:
     assert list(by_cluster(CLUSTER_SLOTS, CLUSTER_SLOTS)) == [(CLUSTER_SLOTS, CLUSTER_SLOTS)]
 
 
-# --- is_zero_page -----------------------------------------------------------------------
+# --- fill_word --------------------------------------------------------------------------
 
 
-def test_a_page_of_zeros_is_zero() -> None:
-    assert is_zero_page(memoryview(bytes(PAGE_SIZE)), 0)
+def test_the_word_of_a_page_of_zeros_is_zero() -> None:
+    assert fill_word(memoryview(bytes(PAGE_SIZE))) == ZERO_WORD
 
 
-def test_one_byte_anywhere_makes_a_page_not_zero() -> None:
-    data = bytearray(PAGE_SIZE)
-    taken_for_zero = []
-    for at in range(PAGE_SIZE):
-        data[at] = 1
-        if is_zero_page(memoryview(data), 0):
-            taken_for_zero.append(at)
-        data[at] = 0
-    assert taken_for_zero == []
+@pytest.mark.parametrize("seed", range(5))
+def test_the_word_of_a_page_that_is_one_again_and_again(seed: int) -> None:
+    assert fill_word(memoryview(filled(1, seed))) == filled(1, seed)[:WORD]
 
 
-@pytest.mark.parametrize("at", [PAGE_SIZE - 1, 2 * PAGE_SIZE])
-def test_only_the_page_asked_about_matters(at: int) -> None:
-    data = bytearray(3 * PAGE_SIZE)
-    data[at] = 1
-    assert is_zero_page(memoryview(data), PAGE_SIZE)
+def test_one_byte_anywhere_makes_a_page_more_than_a_word() -> None:
+    for page in (bytes(PAGE_SIZE), filled()):
+        data = bytearray(page)
+        taken_for_one = []
+        for at in range(PAGE_SIZE):
+            data[at] ^= 1
+            if fill_word(memoryview(data)) is not None:
+                taken_for_one.append(at)
+            data[at] ^= 1
+        assert taken_for_one == []
+
+
+def test_a_pattern_that_is_longer_than_a_word_is_none() -> None:
+    pattern = random.Random(0).randbytes(2 * WORD)
+    assert fill_word(memoryview(pattern * (PAGE_SIZE // len(pattern)))) is None
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_shorter_pattern_is_a_word_too(length: int) -> None:
+    pattern = random.Random(length).randbytes(length)
+    assert fill_word(memoryview(pattern * (PAGE_SIZE // length))) == pattern * (WORD // length)
+
+
+def test_the_word_is_a_copy() -> None:
+    """The buffer that it came from is received into again."""
+    buffer = bytearray(filled())
+    word = fill_word(memoryview(buffer))
+    buffer[:] = bytes(PAGE_SIZE)
+    assert word == filled()[:WORD]

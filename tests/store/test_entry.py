@@ -16,6 +16,8 @@ LAST_POSITION = MAX_SEGMENT * SEGMENT_SIZE + SEGMENT_SIZE - entry.ALIGNMENT
 STORED_SHARE = unit_size(PAGE_SIZE, 1)
 """The largest share there is: of a page that did not compress, in a unit of its own."""
 
+FLAGS = (0, entry.HUGE, entry.COLD, entry.LOADED, entry.IDLE, 0xF)
+
 positions = st.integers(0, LAST_POSITION // entry.ALIGNMENT).map(lambda n: n * entry.ALIGNMENT)
 shares = st.integers(1, STORED_SHARE // entry.ALIGNMENT).map(lambda n: n * entry.ALIGNMENT)
 
@@ -25,23 +27,23 @@ def packed(position: int, share: int, flags: int, index: int) -> int:
 
 
 @effort(500)
-@given(positions, shares, st.sampled_from((0, entry.HUGE)), st.integers(0, MAX_UNIT_PAGES - 1))
+@given(positions, shares, st.sampled_from(FLAGS), st.integers(0, MAX_UNIT_PAGES - 1))
 def test_what_is_packed_comes_out_again(position: int, share: int, flags: int, index: int) -> None:
     word = packed(position, share, flags, index)
     assert entry.position_of(word) == position
     assert entry.segment_of(word) == position // SEGMENT_SIZE
     assert entry.index_of(word) == index
     assert entry.share_of(word) == share
-    assert word & entry.HUGE == flags
+    assert word & entry.FLAGS_MASK == flags
 
 
 @effort(200)
-@given(positions, shares, st.sampled_from((0, entry.HUGE)), st.integers(0, MAX_UNIT_PAGES - 1))
+@given(positions, shares, st.sampled_from(FLAGS), st.integers(0, MAX_UNIT_PAGES - 1))
 def test_an_entry_is_a_word_that_is_not_empty(
     position: int, share: int, flags: int, index: int
 ) -> None:
     word = packed(position, share, flags, index)
-    assert entry.EMPTY < word < 1 << 64
+    assert entry.EMPTY < word < entry.FIRST_FILL < 1 << 64
     assert word >> 62 == entry.KIND_CACHE
 
 
@@ -59,6 +61,30 @@ def test_the_layout_is_the_one_drawn_in_the_module() -> None:
     position = 0xABCDEF * SEGMENT_SIZE + 0x23456 * 4
     word = packed(position, 0x5A5 * 4, entry.HUGE, 0xC)
     assert word == 1 << 62 | 0xABCDEF << 38 | 0x23456 << 20 | 0xC << 16 | 0x5A5 << 5 | 1
+
+
+def test_the_flags_are_the_ones_drawn_in_the_module() -> None:
+    assert (entry.HUGE, entry.COLD, entry.LOADED, entry.IDLE) == (1, 2, 4, 8)
+    assert entry.NOT_HOT == entry.HUGE | entry.COLD
+    assert entry.OF_PAGE == entry.LOADED | entry.IDLE
+
+
+@pytest.mark.parametrize("number", [0, 1, 4095, (1 << 42) - 1])
+def test_a_fill_entry_names_its_word(number: int) -> None:
+    """And is a word that sorts behind all that are in segments."""
+    word = entry.pack_fill(number)
+    assert word >> 62 == entry.KIND_FILL
+    assert entry.fill_of(word) == number
+    assert entry.FIRST_FILL <= word < 1 << 64
+    assert word & (1 << entry.UNIT_SHIFT) - 1 == 0
+    assert word > packed(LAST_POSITION, STORED_SHARE, 0xF, MAX_UNIT_PAGES - 1)
+
+
+def test_the_share_of_a_unit_of_which_little_lives_is_bounded() -> None:
+    """SHARE_MAX is what the field holds."""
+    assert entry.share_of(entry.pack(0, entry.SHARE_MAX, 0)) == entry.SHARE_MAX
+    assert entry.segment_of(entry.pack(0, entry.SHARE_MAX, 0)) == 0
+    assert entry.index_of(entry.pack(0, entry.SHARE_MAX, 0)) == 0
 
 
 @effort(200)

@@ -10,6 +10,7 @@ import pytest
 from vswap.errors import StateError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE, Geometry
 from vswap.store import Shape, State
+from vswap.store.dictionary import REGION_SIZE
 
 SHAPE = Shape(Geometry(1000 * PAGE_SIZE), segments=4, buffers=3, buffer_size=2 * PAGE_SIZE)
 OTHER_SHAPES = {
@@ -55,9 +56,24 @@ def test_the_regions_have_the_sizes_of_the_shape(state: State) -> None:
         PAGE_SIZE,
         PAGE_SIZE,  # 64 bytes of zeromap for each of 2 clusters
         2 * PAGE_SIZE,
+        8 * PAGE_SIZE,  # 4096 fill words
+        REGION_SIZE,
         4 * SEGMENT_SIZE,
         6 * PAGE_SIZE,
     ]
+
+
+def test_the_overhead_is_all_but_the_segments(state: State) -> None:
+    """What a memory limit must leave for it, whatever is stored."""
+    others = [region.size for region in state.regions() if region is not state.segments]
+    assert SHAPE.overhead() == sum(others)
+    assert len(others) == 6
+
+
+def test_no_region_can_cost_more_than_its_size(state: State) -> None:
+    for region, size in zip(state.regions(), SHAPE.sizes().values(), strict=True):
+        region.populate(0, region.size)
+        assert region.allocated() == size
 
 
 def test_attach_finds_the_same_memory(state: State, attach: Attach) -> None:
@@ -89,7 +105,7 @@ def test_a_state_outlives_the_one_that_made_it(state: State) -> None:
 
 def test_the_descriptors_come_in_the_order_of_the_regions(state: State) -> None:
     assert state.fds() == [region.fd for region in state.regions()]
-    assert len(set(state.fds())) == 5
+    assert len(set(state.fds())) == 7
 
 
 def test_buffers_do_not_overlap(state: State) -> None:
@@ -104,7 +120,7 @@ def test_buffers_do_not_overlap(state: State) -> None:
 def test_the_header_is_what_it_has_always_been() -> None:
     """Another worker, perhaps of a later version, reads it."""
     assert SHAPE.header() == b"vswapmem" + bytes.fromhex(
-        "01000000"  # version
+        "02000000"  # version
         "03000000"  # buffers
         "00803e0000000000"  # size: 1000 pages
         "0400000000000000"  # segments
@@ -118,9 +134,10 @@ def test_another_shape_is_refused(attach: Attach, what: str) -> None:
         attach(OTHER_SHAPES[what])
 
 
-def test_another_version_is_refused_and_named(state: State, attach: Attach) -> None:
-    state.header.view[8] = 2
-    with pytest.raises(StateError, match=r"version 2\b.*\b1\b"):
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_version_is_refused_and_named(state: State, attach: Attach, version: int) -> None:
+    state.header.view[8] = version
+    with pytest.raises(StateError, match=rf"version {version}\b.*\b2\b"):
         attach()
 
 

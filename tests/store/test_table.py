@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +25,18 @@ FIRST = entry.pack(0x1234 * entry.ALIGNMENT, 400, 0)
 """The entry of some unit's first page."""
 
 
+class Stubborn(Region):
+    """A region that refuses to give back memory as often as `refuse` says."""
+
+    refuse = 0
+
+    def punch(self, offset: int, length: int) -> None:
+        if self.refuse:
+            self.refuse -= 1
+            raise OSError(errno.EINTR, "interrupted")
+        super().punch(offset, length)
+
+
 class Table(SwapTable):
     """A swap table that shows its region."""
 
@@ -37,6 +51,17 @@ class Table(SwapTable):
     def take(self, slot: int, count: int) -> list[int]:
         """Empty a range."""
         return self.exchange(slot, [entry.EMPTY] * count)
+
+    def contents(self) -> dict[int, int]:
+        """Every entry that is not empty, by slot."""
+        return {
+            slot: found
+            for cluster in range(CLUSTERS)
+            for slot, found in enumerate(
+                self.entries(cluster * CLUSTER_SLOTS, CLUSTER_SLOTS), cluster * CLUSTER_SLOTS
+            )
+            if found
+        }
 
     def in_use(self) -> set[int]:
         """The clusters whose page has memory behind it."""
@@ -166,6 +191,107 @@ def test_a_page_can_come_and_go_and_come_again(table: Table) -> None:
         assert table.in_use() == set()
 
 
+def test_a_page_that_could_not_be_given_back_is_used_again_or_given_back_later(
+    make_region: MakeRegion,
+) -> None:
+    """TABLE-HOLE and TABLE-COUNT: whatever the kernel says, the entries are gone."""
+    region = Stubborn.create("table", SwapTable.region_size(GEOMETRY))
+    assert isinstance(region, Stubborn)
+    table = Table(region)
+    try:
+        for again in (False, True):
+            table.publish(3, 2, FIRST)
+            table.take(3, 2)
+            region.refuse = 1
+            table.release(0)
+            assert (table.counts[0], table.contents()) == (0, {})
+            if again:
+                table.release(0)
+                assert table.in_use() == set()
+    finally:
+        region.close()
+
+
+# --- Many at once -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, CLUSTER_SLOTS])
+def test_empty_answers_the_entries_and_empties_the_range(table: Table, count: int) -> None:
+    """TABLE-COUNT: as `exchange` with entries that are all empty."""
+    for slot in range(CLUSTER_SLOTS, 2 * CLUSTER_SLOTS, 2):
+        table.publish(slot, 1, FIRST + slot * (1 << entry.UNIT_SHIFT))
+    before = table.entries(CLUSTER_SLOTS, count)
+    taken = table.empty(CLUSTER_SLOTS, count)
+    assert taken.tolist() == [one for one in before if one]
+    assert not any(table.entries(CLUSTER_SLOTS, count))
+    assert table.counts.tolist() == [0, CLUSTER_SLOTS // 2 - len(taken), 0]
+
+
+def test_empty_leaves_the_neighbours(table: Table) -> None:
+    for slot in (99, 100, 299, 300):
+        table.publish(slot, 1, FIRST)
+    assert table.empty(100, 200).tolist() == [FIRST, FIRST]
+    assert set(table.contents()) == {99, 300}
+
+
+def test_empty_of_an_unused_cluster_answers_nothing_and_allocates_nothing(table: Table) -> None:
+    """TABLE-HOLE"""
+    assert table.empty(0, CLUSTER_SLOTS).tolist() == []
+    assert table.in_use() == set()
+
+
+def test_what_empty_answers_is_a_copy(table: Table) -> None:
+    """The slots may be written again before the answer has been looked at."""
+    table.publish(0, 2, FIRST)
+    taken = table.empty(0, CLUSTER_SLOTS)
+    table.publish(0, 2, FIRST + (9 << entry.UNIT_SHIFT))
+    assert taken.tolist() == pages_of(FIRST, 2)
+
+
+def test_page_is_a_copy_of_a_clusters_entries(table: Table) -> None:
+    table.publish(CLUSTER_SLOTS + 3, 2, FIRST)
+    page = table.page(1)
+    assert {int(at): int(page[at]) for at in np.flatnonzero(page)} == {
+        3: FIRST,
+        4: FIRST + (1 << entry.INDEX_SHIFT),
+    }
+    table.take(CLUSTER_SLOTS, CLUSTER_SLOTS)
+    assert page[3] == FIRST
+
+
+def test_page_of_an_unused_cluster_is_empty_and_allocates_nothing(table: Table) -> None:
+    """TABLE-HOLE"""
+    assert table.page(1).tolist() == [entry.EMPTY] * CLUSTER_SLOTS
+    assert table.in_use() == set()
+
+
+def test_mark_sets_flags_of_what_is_chosen_and_of_nothing_else(table: Table) -> None:
+    """TABLE-COUNT: they stay as many."""
+    table.publish(CLUSTER_SLOTS, 16, FIRST)
+    chosen = np.zeros(CLUSTER_SLOTS, bool)
+    chosen[[2, 5]] = True
+    table.mark(1, chosen, entry.IDLE)
+    marked = [at for at, one in enumerate(table.entries(CLUSTER_SLOTS, 16)) if one & entry.IDLE]
+    assert marked == [2, 5]
+    assert [one & ~entry.IDLE for one in table.entries(CLUSTER_SLOTS, 16)] == pages_of(FIRST, 16)
+    assert table.counts.tolist() == [0, 16, 0]
+
+
+def test_to_mark_nothing_in_an_unused_cluster_allocates_nothing(table: Table) -> None:
+    """TABLE-HOLE"""
+    table.mark(1, np.zeros(CLUSTER_SLOTS, bool), entry.IDLE)
+    assert table.in_use() == set()
+
+
+def test_replace_changes_one_entry_and_no_count(table: Table) -> None:
+    """TABLE-COUNT"""
+    table.publish(7, 3, FIRST)
+    table.replace(8, FIRST | entry.LOADED)
+    assert [table.get(slot) for slot in (7, 9)] == pages_of(FIRST, 3)[::2]
+    assert table.get(8) == FIRST | entry.LOADED
+    assert table.counts.tolist() == [3, 0, 0]
+
+
 def test_next_cluster_finds_the_first_in_use(table: Table) -> None:
     table.publish(2 * CLUSTER_SLOTS, 1, FIRST)
     assert [table.next_cluster(cluster) for cluster in range(CLUSTERS)] == [2, 2, 2]
@@ -187,12 +313,19 @@ def test_a_terabyte_device_costs_a_page_for_one_page(make_region: MakeRegion) ->
     assert region.allocated() == PAGE_SIZE
 
 
+# --- Any order of it all ----------------------------------------------------------------
+
+
 @st.composite
 def ranges(draw: st.DrawFn) -> tuple[int, int]:
     """A range of slots that lies in one cluster; mostly short, now and then nearly all."""
     slot = draw(st.integers(0, CLUSTERS * CLUSTER_SLOTS - 1))
     room = CLUSTER_SLOTS - slot % CLUSTER_SLOTS
     return slot, min(draw(st.integers(1, 16) | st.integers(100, CLUSTER_SLOTS)), room)
+
+
+def clusters_of(model: dict[int, int]) -> list[int]:
+    return [at // CLUSTER_SLOTS for at in model]
 
 
 @effort(150)
@@ -210,12 +343,126 @@ def test_it_does_what_a_dict_does(steps: list[tuple[bool, tuple[int, int]]]) -> 
                 table.publish(slot, len(pages), pages[0])
                 model.update(enumerate(pages, slot))
             table.release(slot // CLUSTER_SLOTS)
-            clusters = [at // CLUSTER_SLOTS for at in model]
+            clusters = clusters_of(model)
             assert table.counts.tolist() == [clusters.count(at) for at in range(CLUSTERS)]
             assert table.in_use() == set(clusters)
-        for cluster in range(CLUSTERS):
-            window = range(cluster * CLUSTER_SLOTS, (cluster + 1) * CLUSTER_SLOTS)
-            found = table.entries(window[0], CLUSTER_SLOTS)
-            assert found == [model.get(slot, entry.EMPTY) for slot in window]
+        assert table.contents() == model
     finally:
         region.close()
+
+
+entry_lists = st.lists(
+    st.just(entry.EMPTY) | st.integers(0, 40).map(lambda n: FIRST + (n << entry.UNIT_SHIFT)),
+    min_size=1,
+    max_size=40,
+)
+steps_with_failures = st.lists(
+    st.tuples(
+        st.sampled_from(("exchange", "exchange", "empty", "replace", "mark")),
+        ranges(),
+        entry_lists,
+        st.sampled_from((0, 0, 1)),
+    ),
+    max_size=30,
+)
+
+
+class Checked:
+    """A table beside a dict; every step is done to both, and may fail to give back a page."""
+
+    def __init__(self) -> None:
+        region = Stubborn.create("table", SwapTable.region_size(GEOMETRY))
+        assert isinstance(region, Stubborn)
+        self.region = region
+        self.table = Table(region)
+        self.model: dict[int, int] = {}
+        self.kept: set[int] = set()
+
+    def step(self, name: str, slot: int, count: int, entries: list[int]) -> None:
+        self.kept |= self.table.in_use()  # what it empties stays until it is released
+        getattr(self, f"_{name}")(slot, count, entries[:count])
+
+    def _exchange(self, slot: int, _count: int, entries: list[int]) -> None:
+        expected = [self.model.pop(at, 0) for at in range(slot, slot + len(entries))]
+        assert self.table.exchange(slot, entries) == [one for one in expected if one]
+        self.model.update((at, one) for at, one in enumerate(entries, slot) if one)
+
+    def _empty(self, slot: int, count: int, _entries: list[int]) -> None:
+        expected = [self.model.pop(at, 0) for at in range(slot, slot + count)]
+        assert self.table.empty(slot, count).tolist() == [one for one in expected if one]
+
+    def _replace(self, slot: int, count: int, entries: list[int]) -> None:
+        there = next((at for at in range(slot, slot + count) if at in self.model), None)
+        if there is not None:
+            self.model[there] = entries[0] or FIRST
+            self.table.replace(there, self.model[there])
+
+    def _mark(self, slot: int, count: int, _entries: list[int]) -> None:
+        cluster = slot // CLUSTER_SLOTS
+        chosen = np.zeros(CLUSTER_SLOTS, bool)
+        for at in range(slot, slot + count):
+            if at in self.model:
+                chosen[at % CLUSTER_SLOTS] = True
+                self.model[at] |= entry.IDLE
+        self.table.mark(cluster, chosen, entry.IDLE)
+
+    def release(self, cluster: int, refuse: int) -> None:
+        """Give back the page; what the kernel refuses stays until it is asked again."""
+        self.region.refuse = refuse
+        was_there = cluster in self.table.in_use()
+        self.table.release(cluster)
+        if cluster not in clusters_of(self.model):
+            self.kept.discard(cluster)
+            if refuse and was_there:
+                self.kept.add(cluster)
+        self.region.refuse = 0
+
+    def check(self) -> None:
+        clusters = clusters_of(self.model)
+        self.kept -= set(clusters)
+        assert self.table.counts.tolist() == [clusters.count(at) for at in range(CLUSTERS)]
+        assert self.table.in_use() == set(clusters) | self.kept
+
+
+@effort(150)
+@given(steps_with_failures)
+def test_no_step_that_fails_changes_what_it_holds(
+    steps: list[tuple[str, tuple[int, int], list[int], int]],
+) -> None:
+    """TABLE-COUNT, TABLE-HOLE and TABLE-NULL: any calls, with the kernel refusing at times."""
+    checked = Checked()
+    try:
+        for name, (slot, count), entries, refuse in steps:
+            checked.step(name, slot, count, entries)
+            checked.check()
+            checked.release(slot // CLUSTER_SLOTS, refuse)
+            checked.check()
+        assert checked.table.contents() == checked.model
+        for cluster in range(CLUSTERS):
+            checked.release(cluster, refuse=0)
+        assert checked.table.in_use() == set(clusters_of(checked.model))
+    finally:
+        checked.region.close()
+
+
+@effort(150)
+@given(st.dictionaries(st.integers(0, CLUSTER_SLOTS - 1), st.integers(1, 1 << 20)), ranges())
+def test_empty_does_what_exchange_with_empty_entries_does(
+    entries: dict[int, int], where: tuple[int, int]
+) -> None:
+    """TABLE-COUNT: to the answer, the entries and the counts."""
+    region, other = (Region.create("table", SwapTable.region_size(GEOMETRY)) for _ in range(2))
+    try:
+        slot, count = where[0] % CLUSTER_SLOTS, where[1]
+        by_numpy, one_by_one = Table(region), Table(other)
+        for table in (by_numpy, one_by_one):
+            for at, number in entries.items():
+                table.publish(at, 1, FIRST + (number << entry.UNIT_SHIFT))
+        taken = by_numpy.empty(slot, count).tolist()
+        assert taken == one_by_one.exchange(slot, [entry.EMPTY] * count)
+        assert by_numpy.contents() == one_by_one.contents()
+        assert by_numpy.counts.tolist() == one_by_one.counts.tolist()
+        assert by_numpy.in_use() == one_by_one.in_use()
+    finally:
+        region.close()
+        other.close()

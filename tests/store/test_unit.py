@@ -12,13 +12,21 @@ from model import pages as make_pages
 from model.effort import effort
 from xxhash import xxh3_64_intdigest
 
-from vswap.codec import LZ4, STORED, ZSTD, Codec, Lz4, Stored, Zstd
+from vswap.codec import LZ4, STORED, ZSTD, Codec, Lz4, Stored, Zstd, by_number
 from vswap.errors import CorruptError
-from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE
+from vswap.geometry import CLUSTER_SLOTS, MAX_UNIT_PAGES, PAGE_SIZE
 from vswap.store import entry
-from vswap.store.unit import HEADER, Decoder, pack_payload, unit_size, write_unit
+from vswap.store.unit import (
+    HEADER,
+    Decoder,
+    Found,
+    pack_payload,
+    unit_size,
+    units_in,
+    write_unit,
+)
 
-CODECS: list[Codec] = [Stored(), Lz4(), Zstd()]
+CODECS: list[Codec] = by_number()
 AT = 1024
 """Where in memory the units of these tests begin."""
 LAST_SLOT = (1 << 32) - 1
@@ -87,7 +95,7 @@ def test_a_unit_stays_in_its_bounds() -> None:
 
 
 def test_the_header_is_the_one_drawn_in_the_module() -> None:
-    log = Log(0x01020304, make_pages.noise(2), Zstd())
+    log = Log(0x01020304, make_pages.noise(2), Zstd(1, 4 * PAGE_SIZE))
     header = bytes(log.memory[AT : AT + HEADER.size])
     assert header[:8] == bytes.fromhex(
         "04030201"  # first slot
@@ -106,14 +114,14 @@ def test_the_checksum_is_of_the_payload_seeded_with_the_rest_of_the_header() -> 
     assert checksum == xxh3_64_intdigest(payload, seed=head) % (1 << 32)
 
 
-@pytest.mark.parametrize("codec", [Lz4(), Zstd()], ids=["lz4", "zstd"])
+@pytest.mark.parametrize("codec", [Lz4(), Zstd(1, 4 * PAGE_SIZE)], ids=["lz4", "zstd"])
 def test_what_compresses_keeps_its_codec(codec: Codec) -> None:
     number, payload = pack_payload(codec, make_pages.text(4))
     assert number == codec.number
     assert len(payload) < 4 * PAGE_SIZE * 7 / 8
 
 
-@pytest.mark.parametrize("codec", [Lz4(), Zstd()], ids=["lz4", "zstd"])
+@pytest.mark.parametrize("codec", [Lz4(), Zstd(1, 4 * PAGE_SIZE)], ids=["lz4", "zstd"])
 @pytest.mark.parametrize("pages", [1, 4, 16])
 def test_what_does_not_compress_is_stored_as_it_is(codec: Codec, pages: int) -> None:
     data = make_pages.noise(pages)
@@ -142,7 +150,7 @@ def test_the_border_of_poor_compression_is_seven_eighths() -> None:
     "log",
     [
         Log(5, make_pages.text(), Lz4()),
-        Log(5, make_pages.text(4), Zstd()),
+        Log(5, make_pages.text(4), Zstd(1, 4 * PAGE_SIZE)),
         Log(5, make_pages.noise(), Lz4()),
         Log(5, make_pages.stamped("text", (5, 0, 0)) * 16, Lz4()),
     ],
@@ -211,6 +219,46 @@ def test_a_codec_nobody_knows_is_refused() -> None:
         log.read(5)
 
 
+class Next(Stored):
+    """A codec of the number after those that every device has."""
+
+    number = 3
+
+
+def test_a_codec_that_a_device_has_come_to_have_is_asked_for_once() -> None:
+    """By the first unit that has its number: a dictionary is found while threads are running."""
+    log = Log(5, make_pages.noise(), Lz4())
+    write_unit(log.memory, AT, 5, 1, Next.number, make_pages.noise())
+    asked: list[Codec] = []
+
+    def more() -> Codec:
+        asked.append(Next())
+        return asked[-1]
+
+    decoder = Decoder(log.memory, CODECS, more)
+    for _ in range(2):
+        assert decoder.unit(log.entry(), 5) == (make_pages.noise(), 1)
+    assert len(asked) == 1
+
+
+def test_a_codec_that_a_device_has_not_got_is_asked_for_again() -> None:
+    """It may come later; a unit of it is refused until then."""
+    log = Log(5, make_pages.noise(), Lz4())
+    write_unit(log.memory, AT, 5, 1, Next.number, make_pages.noise())
+    there: list[Codec | None] = [None, Next()]
+    decoder = Decoder(log.memory, CODECS, lambda: there.pop(0))
+    with pytest.raises(CorruptError, match="unknown codec"):
+        decoder.unit(log.entry(), 5)
+    assert decoder.unit(log.entry(), 5) == (make_pages.noise(), 1)
+
+
+def test_a_codec_further_on_is_unknown() -> None:
+    log = Log(5, make_pages.noise(), Lz4())
+    write_unit(log.memory, AT, 5, 1, 4, make_pages.noise())
+    with pytest.raises(CorruptError, match="unknown codec, 4"):
+        Decoder(log.memory, CODECS, Next).unit(log.entry(), 5)
+
+
 def test_a_unit_at_the_very_end_of_memory_is_read() -> None:
     data = make_pages.noise()
     log = Log(5, data, Lz4())
@@ -250,3 +298,76 @@ def test_a_units_size_holds_it_and_divides_among_its_pages(pages: int, data: st.
 
 def test_the_codec_numbers_are_those_of_the_header() -> None:
     assert (STORED, LZ4, ZSTD) == (0, 1, 2)
+
+
+# --- units_in ---------------------------------------------------------------------------
+
+
+class Row:
+    """Units one after the other, in memory that is full of something else."""
+
+    def __init__(self, fill: bytes = b"\0") -> None:
+        self.memory = memoryview(bytearray(fill * (1 << 18)))
+        self.expected: list[Found] = []
+        self.end = AT
+
+    def append(self, slot: int, data: bytes) -> None:
+        pages = len(data) // PAGE_SIZE
+        number, payload = pack_payload(CODECS[ZSTD], data)
+        size = unit_size(len(payload), pages)
+        write_unit(self.memory, self.end, slot, pages, number, payload)
+        self.expected.append(Found(slot, pages, self.end, size))
+        self.end += size
+
+    def found(self, end: int | None = None) -> list[Found]:
+        return list(units_in(self.memory, AT, end or len(self.memory)))
+
+
+@effort(60)
+@given(st.lists(st.tuples(st.integers(0, 100_000), st.integers(1, 4)), max_size=12))
+def test_units_are_found_one_after_the_other(units: list[tuple[int, int]]) -> None:
+    row = Row()
+    for seed, pages in units:
+        cluster, in_cluster = divmod(seed, CLUSTER_SLOTS)
+        slot = cluster * CLUSTER_SLOTS + min(in_cluster, CLUSTER_SLOTS - pages)
+        row.append(slot, make_pages.mixed(pages, seed % 50))
+    assert row.found() == row.expected
+
+
+@pytest.mark.parametrize("junk", [b"\0", b"\xff", b"\x11"])
+def test_what_follows_and_is_no_unit_ends_them(junk: bytes) -> None:
+    row = Row(junk)
+    row.append(3, make_pages.text(2))
+    assert row.found()[:1] == row.expected
+    assert all(found.position + found.size <= len(row.memory) for found in row.found())
+
+
+def test_no_unit_is_found_beyond_the_end() -> None:
+    """Nor one that crosses it: the next segment is another's."""
+    row = Row()
+    row.append(3, make_pages.text(2))
+    row.append(8, make_pages.noise())
+    assert row.found(row.end) == row.expected
+    assert row.found(row.end - 4) == row.expected[:1]
+    assert row.found(row.expected[1].position + 12) == row.expected[:1]
+    assert row.found(row.expected[1].position) == row.expected[:1]
+
+
+def test_a_unit_that_would_cross_a_cluster_is_none() -> None:
+    row = Row()
+    row.append(CLUSTER_SLOTS - 2, make_pages.text(2))
+    row.append(CLUSTER_SLOTS - 1, make_pages.text(2))
+    assert row.found() == row.expected[:1]
+
+
+@effort(200)
+@given(st.binary(min_size=12, max_size=200))
+def test_any_bytes_give_units_within_bounds_or_none(junk: bytes) -> None:
+    """They are hints, and looking for them is safe."""
+    memory = memoryview(bytearray(junk))
+    end = 0
+    for found in units_in(memory, 0, len(memory)):
+        assert 1 <= found.pages <= MAX_UNIT_PAGES
+        assert found.position == end
+        end = found.position + found.size
+        assert end <= len(memory)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from swap_support import Device, run
+from swap_support import Device, run, vswap
 
 SIZE = "96M"
 ON_DEVICE = "256M"
@@ -68,3 +70,29 @@ def test_discards_beside_writes_verify(up: Callable[..., Device]) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(device.stats()["discards"]) > 0
+
+
+def test_what_keeps_it_small_goes_on_beside_verified_writes(up: Callable[..., Device]) -> None:
+    """Writes in random order under a limit, with every command given meanwhile."""
+    device = up("--size", ON_DEVICE, "--no-swapon", "--memory-limit", "96M")
+    ended = threading.Event()
+    failed: list[str] = []
+
+    def give() -> None:
+        for command in itertools.cycle(("check", "compact", "idle all", "recompress", "check")):
+            if ended.is_set():
+                return
+            done = vswap("ctl", "--device", str(device.mount), *command.split(), timeout=SECONDS)
+            if done.returncode:
+                failed.append(f"{command}: {done.stdout}{done.stderr}")
+
+    giver = threading.Thread(target=give)
+    giver.start()
+    try:
+        verify(device.loop, "4k")
+    finally:
+        ended.set()
+        giver.join()
+    assert failed == []
+    assert vswap("ctl", "--device", str(device.mount), "check").returncode == 0
+    assert device.stats()["mem_used_total"] <= 96 << 20

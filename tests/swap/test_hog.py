@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from swap_support import Device, run, swaps, wait_until
+from swap_support import Device, run, swaps, vswap, wait_until
 
 from bench.cgroup import MemoryCgroup
 
@@ -29,11 +29,13 @@ def test_every_page_of_a_hog_comes_back_right(
         *(str(programs("hog")), "--size", str(HOG), "--source", str(memory_corpus)),
         *("--passes", "2", "--rewrite", "0.5", "--json"),
     ]
-    most = 0
+    most = checks = 0
     with MemoryCgroup(LIMIT, "vswap-test-hog") as group:
         hog = group.start(argv, capture=True)
         while hog.poll() is None:
             most = max(most, int(device.stats()["orig_data_size"]))
+            _check(device)
+            checks += 1
             with suppress(subprocess.TimeoutExpired):
                 hog.wait(0.5)
         output, errors = hog.communicate(timeout=HOG_SECONDS)
@@ -42,10 +44,20 @@ def test_every_page_of_a_hog_comes_back_right(
     result = json.loads(output.splitlines()[-1])
     assert result["mismatches"] == 0
     assert most >= ON_DEVICE, f"only {most} bytes were on the device"
+    assert checks
+    _check(device)
     stats = device.stats()
     assert stats["failed_reads"] == stats["failed_writes"] == stats["internal_errors"] == 0
 
     _memory_returns(device, table, segments)
+    _check(device)
+
+
+def _check(device: Device) -> None:
+    """All that the device counts and stores is as it should be, at this moment."""
+    done = vswap("ctl", "--device", str(device.mount), "check", timeout=HOG_SECONDS)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert done.stdout.startswith("ok: ")
 
 
 def _memory_returns(device: Device, table: int, segments: int) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["LZ4", "STORED", "ZSTD", "Bytes", "Codec"]
+__all__ = ["LZ4", "STORED", "ZSTD", "ZSTD_DICTIONARY", "Bytes", "Codec"]
 
 Bytes = bytes | bytearray | memoryview
 
 STORED = 0
 LZ4 = 1
 ZSTD = 2
+ZSTD_DICTIONARY = 3
 
 
 class Codec(Protocol):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from vswap.store.audit import Findings
+from vswap.store.cache import Presence
 from vswap.store.lane import Counters, Lane
+from vswap.store.select import Selection
 from vswap.store.state import Shape, State
 from vswap.store.stats import StoreStatistics
-from vswap.store.store import Policy, Store, segments_for
+from vswap.store.store import Policy, Store, least_memory, segments_for
 
 __all__ = [
     "Counters",
+    "Findings",
     "Lane",
     "Policy",
+    "Presence",
+    "Selection",
     "Shape",
     "State",
     "Store",
     "StoreStatistics",
+    "least_memory",
     "segments_for",
 ]

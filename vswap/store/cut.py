@@ -1,14 +1,23 @@
-"""Cutting ranges of slots: at cluster boundaries, and into zero runs and units."""
+"""Cutting ranges of slots: at cluster boundaries, and into units and runs of one fill word."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vswap.geometry import CLUSTER_SLOTS, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
+from vswap.geometry import CLUSTER_SLOTS, PAGE_SHIFT, PAGE_SIZE
 
-__all__ = ["by_cluster", "is_zero_page", "runs"]
+__all__ = ["WORD", "ZERO_WORD", "Run", "by_cluster", "fill_word", "runs"]
 
-_LAST = PAGE_SIZE - 1
+WORD = 8
+"""Bytes of a fill word."""
+
+ZERO_WORD = bytes(WORD)
+
+Run = tuple[int, int, bytes | None]
+"""First slot, count, and the word that fills all of these pages, if they are that empty."""
+
+_LAST = PAGE_SIZE - WORD
+_WORDS = PAGE_SIZE // WORD
 
 
 def by_cluster(slot: int, count: int) -> Iterator[tuple[int, int]]:
@@ -20,30 +29,37 @@ def by_cluster(slot: int, count: int) -> Iterator[tuple[int, int]]:
         slot = stop
 
 
-def is_zero_page(data: memoryview, at: int) -> bool:
-    """Whether the page at byte `at` of `data` is all zeros.
+def fill_word(page: memoryview) -> bytes | None:
+    """The word that a page is again and again, if it is.
 
-    Most pages are told apart by one of their end bytes. The rest are copied and compared as
-    bytes, which is memcmp; memoryviews compare element by element.
+    Most pages are told by their ends. The rest are copied and compared as bytes, which is
+    memcmp; memoryviews compare element by element.
     """
-    if data[at] or data[at + _LAST]:
-        return False
-    return bytes(data[at : at + PAGE_SIZE]) == ZERO_PAGE
+    if page[0] != page[_LAST] or page[WORD - 1] != page[-1]:
+        return None
+    word = bytes(page[:WORD])
+    return word if bytes(page) == word * _WORDS else None
 
 
-def runs(slot: int, data: memoryview, unit_pages: int) -> Iterator[tuple[int, int, bool]]:
-    """Cut the pages of `data`, which go to `slot` and on, into (slot, count, is zero).
+def runs(slot: int, data: memoryview, unit_pages: int) -> Iterator[Run]:
+    """Cut the pages of `data`, which go to `slot` and on, into runs.
 
-    A run of zero pages ends at a cluster's end; a run of others ends at a multiple of
-    `unit_pages`, so that it makes one unit and large writes give aligned ones.
+    A run of zero pages ends at a cluster's end; any other ends at a multiple of `unit_pages`, so
+    that it makes one unit and large writes give aligned ones.
     """
-    firsts = bytes(data[::PAGE_SIZE])
-    end = slot + len(firsts)
-    start, zero = slot, not firsts[0] and is_zero_page(data, 0)
-    for at in range(slot + 1, end):
-        first = firsts[at - slot]
-        zero_here = not first and is_zero_page(data, at - slot << PAGE_SHIFT)
-        if zero_here != zero or not at % (CLUSTER_SLOTS if zero else unit_pages):
-            yield start, at - start, zero
-            start, zero = at, zero_here
-    yield start, end - start, zero
+    filled: dict[int, bytes] = {}
+    for at in range(0, len(data), PAGE_SIZE):
+        if data[at] == data[at + _LAST]:  # as most pages do not begin
+            word = fill_word(data[at : at + PAGE_SIZE])
+            if word is not None:
+                filled[slot + (at >> PAGE_SHIFT)] = word
+    end = slot + (len(data) >> PAGE_SHIFT)
+    start = slot
+    while start < end:
+        word = filled.get(start)
+        unit = CLUSTER_SLOTS if word == ZERO_WORD else unit_pages
+        stop = min(start - start % unit + unit, end)
+        if filled:
+            stop = next((at for at in range(start + 1, stop) if filled.get(at) != word), stop)
+        yield start, stop - start, word
+        start = stop

@@ -8,16 +8,21 @@
     +-----+------------+-----------+-------+---------+-------+
        2       24           18         4       11        5
 
-kind     0 empty (the whole word is 0), 1 in the front cache, 2 in the backing
+kind     0 empty (the whole word is 0), 1 in the front cache, 2 in the backing,
+         3 filled with one word: bits 20 and up are its number in `FillWords`, the rest 0
 segment  which 1 MiB piece of the log holds the page's unit
 offset   where in the segment the unit's header starts, in bytes
 index    the page's place in its unit, 0 to 15
-share    the unit's bytes, header and padding included, divided by its page count
-flags    bit 0: `HUGE`, the unit did not compress and is stored as it is
+share    the unit's bytes, header and padding included, divided by its page count; by that of
+         its live pages, if it was moved when some had died
+flags    bit 0  HUGE    the unit did not compress and is stored as it is
+         bit 1  COLD    the page has been through the cold codec
+         bit 2  LOADED  the page has been read since it was written
+         bit 3  IDLE    marked by the `idle` command, and not read since
 
 The share makes an entry tell what its page costs: the bytes that live in a segment are the
 sum of its live entries' shares, with no look at the segment itself. Units are padded so that
-the division leaves nothing over.
+the division leaves nothing over. COLD, LOADED and IDLE are of the page, and may be set in place.
 """
 
 from __future__ import annotations
@@ -26,21 +31,33 @@ from vswap.geometry import SEGMENT_SHIFT
 
 __all__ = [
     "ALIGNMENT",
+    "COLD",
     "EMPTY",
+    "FIRST_FILL",
+    "FLAGS_MASK",
     "HUGE",
+    "IDLE",
     "INDEX_MASK",
     "INDEX_SHIFT",
     "KIND_CACHE",
+    "KIND_FILL",
+    "KIND_SHIFT",
+    "LOADED",
     "MAX_SEGMENTS",
+    "NOT_HOT",
+    "OF_PAGE",
     "POSITION_MASK",
     "SEGMENT_MASK",
     "SEGMENT_OFFSET_SHIFT",
     "SHARE_MASK",
+    "SHARE_MAX",
     "SHARE_SHIFT",
     "UNIT_SHIFT",
+    "fill_of",
     "first_entry_after",
     "index_of",
     "pack",
+    "pack_fill",
     "position_of",
     "segment_of",
     "share_of",
@@ -48,11 +65,23 @@ __all__ = [
 
 EMPTY = 0
 KIND_CACHE = 1
+KIND_FILL = 3
+KIND_SHIFT = 62
+
 HUGE = 1
+COLD = 2
+LOADED = 4
+IDLE = 8
+FLAGS_MASK = (1 << 5) - 1
+NOT_HOT = HUGE | COLD
+"""Flags of pages that are not compressed again by themselves."""
+OF_PAGE = LOADED | IDLE
+"""Flags that may differ between two entries for one and the same page."""
 
 ALIGNMENT = 4
 SHARE_SHIFT = 5
 SHARE_MASK = (1 << 11) - 1
+SHARE_MAX = SHARE_MASK * ALIGNMENT
 INDEX_SHIFT = 16
 INDEX_MASK = (1 << 4) - 1
 UNIT_SHIFT = 20
@@ -61,7 +90,8 @@ SEGMENT_OFFSET_SHIFT = UNIT_SHIFT + SEGMENT_SHIFT - 2
 SEGMENT_MASK = (1 << 24) - 1
 MAX_SEGMENTS = 1 << 24
 POSITION_MASK = (1 << 42) - 1
-_KIND_SHIFT = 62
+FIRST_FILL = KIND_FILL << KIND_SHIFT
+"""Entries from here on are of pages filled with one word."""
 
 
 def pack(position: int, share: int, flags: int) -> int:
@@ -69,8 +99,18 @@ def pack(position: int, share: int, flags: int) -> int:
 
     `position` is the unit header's byte offset in the segments region; `share` is in bytes.
     """
-    where = KIND_CACHE << _KIND_SHIFT | (position // ALIGNMENT) << UNIT_SHIFT
+    where = KIND_CACHE << KIND_SHIFT | (position // ALIGNMENT) << UNIT_SHIFT
     return where | (share // ALIGNMENT) << SHARE_SHIFT | flags
+
+
+def pack_fill(number: int) -> int:
+    """The entry of a page that is filled with word `number`."""
+    return FIRST_FILL | number << UNIT_SHIFT
+
+
+def fill_of(entry: int) -> int:
+    """The number of the word that a page is filled with."""
+    return entry >> UNIT_SHIFT & POSITION_MASK
 
 
 def position_of(entry: int) -> int:
@@ -85,7 +125,7 @@ def segment_of(entry: int) -> int:
 
 def first_entry_after(segment: int) -> int:
     """A bound: front-cache entries below it are of this segment or of one before it."""
-    return (KIND_CACHE << _KIND_SHIFT) + ((segment + 1) << SEGMENT_OFFSET_SHIFT)
+    return (KIND_CACHE << KIND_SHIFT) + ((segment + 1) << SEGMENT_OFFSET_SHIFT)
 
 
 def index_of(entry: int) -> int:

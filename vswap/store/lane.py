@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vswap.codec import Bytes
-from vswap.errors import NoDataError, RangeError, RequestError, UnsupportedError
+from vswap.errors import FullError, NoDataError, RangeError, RequestError, UnsupportedError
 from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS, PAGE_SHIFT, PAGE_SIZE
 from vswap.store.parts import Parts
 from vswap.store.reader import Reader
@@ -37,6 +37,7 @@ class Counters:
     failed_writes: int = 0
     invalid_io: int = 0
     notify_free: int = 0
+    pool_limit_hit: int = 0
 
 
 class Lane:
@@ -94,8 +95,9 @@ class Lane:
                 self._writer.page(offset >> PAGE_SHIFT, data)
             elif size:
                 self._writer.pages(offset >> PAGE_SHIFT, data)
-        except RequestError:
+        except RequestError as error:
             counters.failed_writes += 1
+            counters.pool_limit_hit += isinstance(error, FullError)
             raise
         if size:
             counters.pages_written += (offset + size - 1 >> PAGE_SHIFT) - (offset >> PAGE_SHIFT) + 1

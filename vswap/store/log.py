@@ -1,27 +1,33 @@
-"""The log: which segments exist, which are in use, and how much of each is alive.
+"""The log: which segments exist, which are in use, and when they were filled.
 
 A segment's life::
 
-             take               seal                 last page dies
-    FREE ----------->  OPEN  ---------->  SEALED  -------------------> FREE
-                        ^ one appender writes to it
+             take               seal            last page dies
+    FREE ----------->  OPEN  ---------->  SEALED  -------------> FREE
+                        ^ one appender writes to it     ^ or is moved by the cleaner
 
 Free segments are of two sorts: *ready* ones have memory behind them, faulted in, and the
 rest are holes. `maintain`, called from the background, keeps some ready: it populates what
 is missing and gives back what is too much. An appender that finds none ready takes a hole
 and pays for the page faults itself. Populating a segment costs as much as compressing what
 goes into it, so a busy log, which frees one segment for each that it takes, is let alone
-between half and four times the reserve; at rest exactly the reserve is kept.
+between half and four times the reserve; at rest the reserve is kept, or less where that
+would be much beside what is stored.
 
-Invariants (each named in the tests):
+The last `KEPT` segments under the limit are the cleaner's: without room to move live pages
+to, no dead space could be won back. Writers get `FullError` before that (`take`).
 
-LOG-LIVE    `pages[s]` is the number of live pages in segment s, plus those appended to it and
-            not yet published; `bytes[s]` is the sum of their shares.
+Invariants (each named in the tests; LOG-LIVE is the ledger's):
+
 LOG-REUSE   a segment is freed only when it is sealed and LOG-LIVE's count is 0. A reader
             holds the cluster lock of a page that lives in the segment, so that page cannot
             die and the segment cannot be freed while it reads.
 LOG-PLACE   each segment is in exactly one place: open at one appender, sealed, ready, in
             maintenance, or a hole. What is taken off a list is put to use or back.
+LOG-AGE     `born[s]` is when the youngest page of sealed segment s was written
+            (`time.monotonic`; infinite while it is open). `sequence[s]` is another number each
+            time segment s is filled anew, so an entry and its segment's sequence together name
+            one unit for ever.
 
 All methods do their own locking: one lock, innermost of all, held for a few operations on
 small arrays and never while memory is populated or punched.
@@ -30,50 +36,37 @@ small arrays and never while memory is populated or punched.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from vswap.errors import FullError
 from vswap.geometry import SEGMENT_SHIFT, SEGMENT_SIZE
-from vswap.store.entry import (
-    ALIGNMENT,
-    HUGE,
-    SHARE_MASK,
-    SHARE_SHIFT,
-    first_entry_after,
-    segment_of,
-)
+from vswap.store.ledger import Entries, Ledger
+from vswap.store.plan import Sealed
 from vswap.store.region import Region
+from vswap.store.stats import LogStatistics
 
-__all__ = ["Log", "LogStatistics"]
+__all__ = ["KEPT", "Log"]
+
+KEPT = 2
+"""Segments that only the cleaner may take: one to go on in, one in case units grow on the way."""
 
 _SLACK = 4
 """How many times the reserve may be ready before some is given back at once."""
 
-_HOLE, _READY, _OPEN, _SEALED, _BUSY = range(5)
+_REST_SHARE = 64
+"""At rest, one segment is kept ready for so many in use, and two at least."""
 
-
-@dataclass(frozen=True)
-class LogStatistics:
-    """Counts of live pages and of segments. `bytes_live` is the sum of live pages' shares."""
-
-    pages_live: int
-    bytes_live: int
-    huge_pages: int
-    huge_pages_since: int
-    segments_open: int
-    segments_sealed: int
-    segments_ready: int
-    segments_max: int
+HOLE, READY, OPEN, SEALED, BUSY = range(5)
 
 
 class Log:
-    """The segments' states and live counts. Holds no data: that is the region's."""
+    """The segments' places, their live counts and ages. Holds no data: that is the region's."""
 
     def __init__(
         self,
@@ -88,99 +81,165 @@ class Log:
         """
         self._region = region
         count = region.size >> SEGMENT_SHIFT
-        self._limit = count if limit is None else min(limit, count)
-        self._reserve = min(reserve, self._limit)
+        self._reserve = reserve
         self._wake = wake
         self._lock = threading.Lock()
         self._state = bytearray(count)
-        self.pages: npt.NDArray[np.int32] = np.zeros(count, np.int32)
-        self.bytes: npt.NDArray[np.int32] = np.zeros(count, np.int32)
-        self._pages = self.pages.data
-        self._bytes = self.bytes.data
+        self.ledger = Ledger(count)
+        self.sequence: npt.NDArray[np.int64] = np.zeros(count, np.int64)
+        self.born: npt.NDArray[np.float64] = np.zeros(count, np.float64)
+        self._used: npt.NDArray[np.int32] = np.zeros(count, np.int32)
+        self._filled = 0  # how often a segment was taken or started over
         self._ready: deque[int] = deque()
         self._untouched = 0  # segments from here on have never been used
         self._holes: deque[int] = deque()  # those that have, and were given back
-        self._in_use = 0  # segments with memory behind them: every state but _HOLE
-        self._in_use_max = 0
+        self._in_use = 0  # segments with memory behind them: every state but HOLE
+        self._busy = 0
         self._open = self._sealed = 0
-        self._live_pages = 0
-        self._live_bytes = 0
-        self._live_huge = 0
-        self._huge_since = 0
+        self._ceiling = count
+        self.set_limit(limit)
 
-    def take(self) -> int:
-        """A segment for the caller to append to. Raises `FullError` if there is none."""
+    def set_limit(self, limit: int | None) -> None:
+        """Change how many segments may have memory.
+
+        If more have it, the ceiling sinks from where it was to the limit as segments are freed;
+        until then writers get none, and the cleaner has what it keeps.
+        """
+        count = len(self._state)
         with self._lock:
+            self.limit = count if limit is None else min(limit, count)
+            self._sink()
+        self._wake()
+
+    def _taken(self) -> int:
+        """Segments that cannot be had at once; lock held."""
+        return self._in_use - len(self._ready)
+
+    # --- Appending ------------------------------------------------------------------------
+
+    def take(self, kept: int = KEPT) -> int:
+        """A segment for the caller to append to, if more than `kept` are left under the limit.
+
+        Raises `FullError` if not. Only the cleaner calls it with another `kept`.
+        """
+        with self._lock:
+            if self._room() <= kept:
+                raise FullError("no segment is free")
             segment = self._ready.pop() if self._ready else self._take_hole()
-            self._state[segment] = _OPEN
+            self._state[segment] = OPEN
             self._open += 1
+            self._stamp(segment)
             low = 2 * len(self._ready) < self._reserve
         if low:
             self._wake()
         return segment
 
+    def published_bytes(self) -> float:
+        """What the pages that entries name cost, in bytes, nearly: without what is staged."""
+        with self._lock:
+            ledger = self.ledger
+            published = 1 - ledger.staged / max(ledger.live_pages, 1)
+            return ledger.live_bytes * published
+
+    def room(self) -> int:
+        """How many segments could be taken, the cleaner's included."""
+        with self._lock:
+            return self._room()
+
+    def room_is_coming(self) -> bool:
+        """Whether a writer that found no room should look again.
+
+        Because there is some, or there will be when maintenance is done with a segment.
+        """
+        with self._lock:
+            return self._room() + self._busy > KEPT
+
+    def _room(self) -> int:
+        return self._ceiling - self._taken()
+
+    def _sink(self) -> None:
+        """What is taken has become less, or the limit has: the ceiling follows."""
+        self._ceiling = max(self.limit, min(self._ceiling, self._taken() + KEPT))
+
     def _take_hole(self) -> int:
-        if self._in_use >= self._limit:
-            raise FullError("no segment is free")
+        """Lock held; there is one under the limit."""
         self._in_use += 1
-        self._in_use_max = max(self._in_use_max, self._in_use)
         if self._holes:
             return self._holes.popleft()
         self._untouched += 1
         return self._untouched - 1
 
-    def seal(self, segment: int) -> None:
-        """Nothing more will be appended to this segment; it goes when its last page dies."""
+    def _stamp(self, segment: int) -> None:
+        self._filled += 1
+        self.sequence[segment] = self._filled
+        self.born[segment] = np.inf
+
+    def restart(self, segment: int) -> bool:
+        """Whether nothing lives in an open segment, so that its appender starts over in it."""
+        with self._lock:
+            empty = self.ledger.is_empty(segment)
+            if empty:
+                self._stamp(segment)
+            return empty
+
+    def seal(self, segment: int, used: int, born: float | None = None) -> None:
+        """Nothing more will be appended to this segment; it goes when its last page dies.
+
+        `used` bytes of it are of units, and pages share in them. `born` is when its youngest
+        page was written (`time.monotonic`); None is now.
+        """
         with self._lock:
             self._open -= 1
             self._sealed += 1
-            self._state[segment] = _SEALED
-            if not self._pages[segment]:
+            self._state[segment] = SEALED
+            self._used[segment] = used
+            self.born[segment] = time.monotonic() if born is None else born
+            if self.ledger.is_empty(segment):
                 self._free(segment)
 
-    def is_vacant(self, segment: int) -> bool:
-        """Whether no page lives in an open segment, so that its appender may start over."""
-        with self._lock:
-            return not self._pages[segment]
+    # --- Live counts ----------------------------------------------------------------------
 
-    def add(self, segment: int, pages: int, size: int, huge: int) -> None:
-        """Count `pages` pages just appended, of `size` bytes in all, `huge` of them stored."""
-        with self._lock:
-            self._pages[segment] += pages
-            self._bytes[segment] += size
-            self._live_pages += pages
-            self._live_bytes += size
-            self._live_huge += huge
-            self._huge_since += huge
+    def add(self, segment: int, pages: int, size: int, hot: int, huge: int, cold: int) -> None:
+        """Count what has just been appended, so that its segment is not thought empty.
 
-    def drop(self, entries: list[int]) -> None:
-        """The pages that these entries named are dead."""
-        entries = sorted(entries)  # by segment, which is all that is above the offset
-        at = 0
+        As `Ledger.add`.
+        """
         with self._lock:
-            while at < len(entries):
-                segment = segment_of(entries[at])
-                end = bisect_left(entries, first_entry_after(segment), at)
-                self._drop_from(segment, entries[at:end])
-                at = end
+            self.ledger.add(segment, pages, size, hot, huge, cold)
 
-    def _drop_from(self, segment: int, entries: list[int]) -> None:
-        size = sum([entry >> SHARE_SHIFT & SHARE_MASK for entry in entries]) * ALIGNMENT
-        self._bytes[segment] -= size
-        self._pages[segment] -= len(entries)
-        self._live_bytes -= size
-        self._live_pages -= len(entries)
-        self._live_huge -= sum([entry & HUGE for entry in entries])
-        if not self._pages[segment] and self._state[segment] == _SEALED:
-            self._free(segment)
+    def publish(self, pages: int, dead: Entries) -> None:
+        """So many appended pages are named by entries now, in the place of `dead`."""
+        with self._lock:
+            self.ledger.publish(pages)
+            if len(dead):
+                self._drop(dead)
+
+    def withdraw(self, entries: list[int]) -> None:
+        """These pages have been appended and will not be published."""
+        if entries:
+            self.publish(len(entries), entries)
+
+    def mark_cold(self, entries: list[int]) -> None:
+        """The pages that these entries name have become cold where they are."""
+        with self._lock:
+            self.ledger.mark_cold(entries)
+
+    def _drop(self, dead: Entries) -> None:
+        for segment in self.ledger.drop(dead):
+            if self._state[segment] == SEALED:
+                self._free(segment)
 
     def _free(self, segment: int) -> None:
         """Lock held; the segment is sealed and nothing lives in it."""
         self._sealed -= 1
-        self._state[segment] = _READY
+        self._state[segment] = READY
         self._ready.append(segment)
-        if len(self._ready) == self._reserve + 1 or len(self._ready) > _SLACK * self._reserve:
+        self._sink()
+        ready = len(self._ready)
+        if ready in (self._reserve + 1, _SLACK * self._reserve + 1) or self._in_use > self.limit:
             self._wake()
+
+    # --- Maintenance ----------------------------------------------------------------------
 
     def maintain(self, idle: bool) -> None:
         """Bring the ready segments near the reserve, or if `idle` to it. For the background.
@@ -188,51 +247,97 @@ class Log:
         Raises `OSError` when the kernel has no memory to populate a segment with; the
         segment is a hole again then, and the next call tries once more.
         """
-        most = self._reserve * (1 if idle else _SLACK)
-        while (job := self._begin(most)) is not None:
+        while (job := self._begin(idle)) is not None:
             segment, populate = job
-            done = False
+            start = segment << SEGMENT_SHIFT
+            state = READY  # it has memory, if not all of it
             try:
                 if populate:
-                    self._region.populate(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
-                    done = True
+                    self._region.populate(start, SEGMENT_SIZE)
+                else:
+                    self._region.punch(start, SEGMENT_SIZE)
+                    state = HOLE
+            except OSError:
+                if populate:
+                    self._region.punch(start, SEGMENT_SIZE)
+                    state = HOLE
+                raise
             finally:
-                if not done:  # not even in part
-                    self._region.punch(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
-                self._settle(segment, _READY if done else _HOLE)
+                self._settle(segment, state)
 
-    def _begin(self, most: int) -> tuple[int, bool] | None:
+    def _begin(self, idle: bool) -> tuple[int, bool] | None:
         """Take a segment into maintenance; whether to populate or to punch it."""
         with self._lock:
-            if len(self._ready) > most:
+            ready = len(self._ready)
+            least = most = self._reserve
+            if idle:
+                least = most = min(most, max(2, self._taken() // _REST_SHARE))
+            else:
+                most *= _SLACK
+            if ready > most or (ready and self._in_use > self.limit):
                 segment, populate = self._ready.popleft(), False
-            elif len(self._ready) < self._reserve and self._in_use < self._limit - 1:
+            elif ready < least and self._in_use < self.limit and self._room() > KEPT + 1:
                 # The last one is left for an appender, which would not find it meanwhile.
                 segment, populate = self._take_hole(), True
             else:
                 return None
-            self._state[segment] = _BUSY
+            self._state[segment] = BUSY
+            self._busy += 1
             return segment, populate
 
     def _settle(self, segment: int, state: int) -> None:
         with self._lock:
             self._state[segment] = state
-            if state == _READY:
+            self._busy -= 1
+            if state == READY:
                 self._ready.append(segment)
             else:
                 self._holes.appendleft(segment)
                 self._in_use -= 1
+                self._sink()
+
+    # --- Looking --------------------------------------------------------------------------
+
+    def sealed(self) -> Sealed:
+        """The sealed segments and what the choice between them depends on: a copy."""
+        with self._lock:
+            state = np.frombuffer(self._state, np.uint8, self._untouched)
+            segments = np.flatnonzero(state == SEALED)
+            return Sealed(
+                segments,
+                self.sequence[segments],
+                self.ledger.bytes[segments],
+                self._used[segments],
+                self.ledger.hot[segments],
+                self.born[segments],
+            )
+
+    def is_sealed(self, segment: int, sequence: int) -> bool:
+        """Whether a segment is what it was when it had that sequence, and is sealed."""
+        with self._lock:
+            return self._state[segment] == SEALED and self.sequence[segment] == sequence
+
+    @contextmanager
+    def still(self) -> Iterator[tuple[bytearray, Ledger]]:
+        """Nothing of the log changes within; gives the segments' states and the ledger."""
+        with self._lock:
+            yield self._state, self.ledger
 
     def statistics(self) -> LogStatistics:
         """A consistent snapshot."""
         with self._lock:
+            ledger = self.ledger
             return LogStatistics(
-                pages_live=self._live_pages,
-                bytes_live=self._live_bytes,
-                huge_pages=self._live_huge,
-                huge_pages_since=self._huge_since,
+                pages_live=ledger.live_pages,
+                bytes_live=ledger.live_bytes,
+                pages_staged=ledger.staged,
+                pages_cold=ledger.cold,
+                huge_pages=ledger.huge,
+                huge_pages_since=ledger.huge_since,
+                segments_limit=self.limit,
+                segments_in_use=self._in_use,
                 segments_open=self._open,
                 segments_sealed=self._sealed,
                 segments_ready=len(self._ready),
-                segments_max=self._in_use_max,
+                segments_busy=self._busy,
             )

@@ -1,25 +1,55 @@
-"""The parts of a store that its lanes share, and the one function that changes what is where."""
+"""The parts of a store that its lanes share, and the functions that change what is where."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from vswap.codec import by_number
 from vswap.geometry import CLUSTER_SHIFT, Geometry
 from vswap.store.cache import FrontCache
-from vswap.store.entry import EMPTY, INDEX_SHIFT
+from vswap.store.dictionary import Dictionary
+from vswap.store.entry import COLD, EMPTY, FIRST_FILL, INDEX_SHIFT, OF_PAGE, fill_of
 from vswap.store.locks import ClusterLocks
 from vswap.store.log import Log
 from vswap.store.table import SwapTable
+from vswap.store.unit import Decoder
+from vswap.store.words import FillWords
 from vswap.store.zeromap import Zeromap
 
-__all__ = ["Parts", "Staged"]
+__all__ = ["Parts", "Staged", "entries_of"]
 
 
 Staged = tuple[int, int, int]
 """What a run of slots is to hold: first slot, count, and the entry of the first page, or EMPTY
 for pages of zeros."""
+
+_MANY = 32
+"""Ranges from here on are freed by numpy, whose calls cost more than a few Python loops."""
+
+
+def entries_of(entry: int, pages: int) -> list[int]:
+    """The entries of a unit's `pages`, or of a run of pages filled with one word."""
+    if entry >= FIRST_FILL:
+        return [entry] * pages
+    return [entry + (i << INDEX_SHIFT) for i in range(pages)]
+
+
+def _spread(slot: int, count: int, staged: list[Staged]) -> tuple[list[int], int, int]:
+    """An entry for each slot of a range, and how many are of units and of fill words."""
+    entries = [EMPTY] * count
+    units = fills = 0
+    for first, pages, entry in staged:
+        if entry:
+            entries[first - slot : first - slot + pages] = entries_of(entry, pages)
+            if entry < FIRST_FILL:
+                units += pages
+            else:
+                fills += pages
+    return entries, units, fills
 
 
 @dataclass(frozen=True)
@@ -36,8 +66,20 @@ class Parts:
     locks: ClusterLocks
     zeromap: Zeromap
     table: SwapTable
+    words: FillWords
+    dictionary: Dictionary
     cache: FrontCache
     log: Log
+
+    def decoder(self) -> Decoder:
+        """A decoder for the use of one thread."""
+        level = 1  # which decompressing does not depend on
+        return Decoder(
+            self.memory,
+            by_number(),
+            lambda: self.dictionary.codec(level),
+            self.log.sequence.data,
+        )
 
     def put(self, slot: int, count: int, staged: list[Staged]) -> int:
         """Make a range hold what is staged for it and be empty elsewhere.
@@ -45,27 +87,90 @@ class Parts:
         Answers how many pages that freed. The only place where zeromap bits, table entries
         and live counts are cleared, for overwrites, discards and drains alike. The range lies
         in one cluster, whose lock the caller holds; `staged` is in the order of slots and has
-        been counted by the log.
+        been counted by the log or the fill words.
 
         At any instant each slot reads as it did before or as it will: bits for zeros are set
-        before their entries go, and other bits are cleared after entries have come.
+        before their entries go, and other bits are cleared after entries have come. Should it
+        fail, nothing has been put and what was staged is abandoned.
         """
-        entries = [EMPTY] * count
-        zeros = []
-        for first, pages, entry in staged:
-            if entry:
-                at = first - slot
-                for i in range(pages):
-                    entries[at + i] = entry + (i << INDEX_SHIFT)
-            else:
-                zeros.append((first, pages))
+        zeros = [(first, pages) for first, pages, entry in staged if not entry]
+        try:
+            entries, units, fills = _spread(slot, count, staged)
+            for first, pages in zeros:
                 self.zeromap.set(first, pages)
-        old = self.table.exchange(slot, entries)
+            old = self.table.exchange(slot, entries)
+        except BaseException:
+            for first, pages in zeros:
+                self.zeromap.clear(first, pages)
+            self.abandon(staged)
+            raise
         freed = len(old) + self._clear_around(zeros, slot, count)
-        if old:
-            self.log.drop(old)
+        emptied = bool(old)
+        if fills or (old and max(old) >= FIRST_FILL):
+            old = self._bury_fills(old, fills)
+        if old or units:
+            self.log.publish(units, old)
+        if emptied:
             self.table.release(slot >> CLUSTER_SHIFT)
         return freed
+
+    def free(self, slot: int, count: int) -> int:
+        """Make a range empty; answers how many pages that freed."""
+        if count < _MANY:
+            return self.put(slot, count, [])
+        old = self.table.empty(slot, count)
+        if len(old):
+            fills = old >= np.uint64(FIRST_FILL)
+            if fills.any():
+                self._bury_fills(old[fills].tolist(), 0)
+            self.log.publish(0, old[~fills])
+            self.table.release(slot >> CLUSTER_SHIFT)
+        return len(old) + self.zeromap.clear(slot, count)
+
+    def move(self, slot: int, old: Sequence[int], new: Sequence[int]) -> int:
+        """Let slots that still have their `old` entries have the `new` ones; how many did.
+
+        For the same pages at another place: `new` has been counted by the log, and what finds
+        its page overwritten meanwhile, or an EMPTY old entry, is withdrawn. Flags that are of
+        the page stay. The range lies in one cluster, whose lock the caller holds.
+        """
+        dead = []
+        moved = 0
+        current = self.table.entries(slot, len(old))
+        for at, (now, before, after) in enumerate(zip(current, old, new, strict=True)):
+            if not before or (now ^ before) & ~OF_PAGE:
+                dead.append(after)
+            else:
+                self.table.replace(slot + at, after & ~OF_PAGE | now & OF_PAGE)
+                dead.append(now)
+                moved += 1
+        self.log.publish(len(new), dead)
+        return moved
+
+    def mark_cold(self, slot: int, old: Sequence[int]) -> None:
+        """Mark as cold the slots that still have their `old` entries; otherwise as `move`."""
+        current = self.table.entries(slot, len(old))
+        marked = []
+        for at, (now, before) in enumerate(zip(current, old, strict=True)):
+            if not (now ^ before) & ~OF_PAGE and not now & COLD:
+                self.table.replace(slot + at, now | COLD)
+                marked.append(now)
+        self.log.mark_cold(marked)
+
+    def abandon(self, staged: list[Staged]) -> None:
+        """What was staged will not be put anywhere."""
+        for _, pages, entry in staged:
+            if entry >= FIRST_FILL:
+                self.words.withdraw([fill_of(entry)] * pages)
+            elif entry:
+                self.log.withdraw(entries_of(entry, pages))
+
+    def _bury_fills(self, old: list[int], published: int) -> list[int]:
+        """Count the fill words' entries that came and went; answers the other old entries."""
+        old.sort()
+        at = bisect_left(old, FIRST_FILL)
+        self.words.publish(published, [fill_of(entry) for entry in old[at:]])
+        return old[:at]
 
     def _clear_around(self, zeros: list[tuple[int, int]], slot: int, count: int) -> int:
         """Clear the range's zeromap bits except those of the runs `zeros`."""
@@ -76,10 +181,6 @@ class Parts:
                 cleared += self.zeromap.clear(slot, first - slot)
             slot = first + pages
         return cleared
-
-    def free(self, slot: int, count: int) -> int:
-        """Make a range empty; answers how many pages that freed."""
-        return self.put(slot, count, [])
 
     def clusters_in_use(self, first: int, last: int) -> list[int]:
         """The clusters from `first` to `last` that hold anything. Takes no lock: a snapshot."""

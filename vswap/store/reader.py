@@ -1,4 +1,8 @@
-"""The read path: from slots to buffers that a reply is made of."""
+"""The read path: from slots to buffers that a reply is made of.
+
+Reading a page marks its entry LOADED: whoever read it has it in memory now, which makes this
+copy the coldest on the device, and the first to be moved down (vswap/store/mover.py).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from vswap.codec import Bytes
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 from vswap.store.cache import Presence
 from vswap.store.cut import by_cluster
-from vswap.store.entry import UNIT_SHIFT, index_of
+from vswap.store.entry import FIRST_FILL, LOADED, OF_PAGE, UNIT_SHIFT, fill_of, index_of
 from vswap.store.parts import Parts
 from vswap.store.unit import Decoder
 
@@ -40,7 +44,11 @@ class Reader:
         entry = self._table.get(slot)
         if not entry:
             return ZERO_PAGE
+        if entry >= FIRST_FILL:
+            return self._filled(entry, 1)
         data, pages = self._decoder.unit(entry, slot)
+        if entry & OF_PAGE != LOADED:
+            self._table.replace(slot, entry & ~OF_PAGE | LOADED)
         if pages == 1:
             return data
         start = index_of(entry) << PAGE_SHIFT
@@ -78,9 +86,20 @@ class Reader:
             end = at + 1
             while end < count and entries[end] >> UNIT_SHIFT == unit:
                 end += 1
+            if entry >= FIRST_FILL:
+                buffers.append(self._filled(entry, end - at))
+                at = end
+                continue
             data, pages = self._decoder.unit(entry, slot + at)
             if end - at < pages:
                 start = index_of(entry) << PAGE_SHIFT
                 data = memoryview(data)[start : start + (end - at << PAGE_SHIFT)]
             buffers.append(data)
+            for one in range(at, end):
+                if entries[one] & OF_PAGE != LOADED:
+                    self._table.replace(slot + one, entries[one] & ~OF_PAGE | LOADED)
             at = end
+
+    def _filled(self, entry: int, pages: int) -> bytes:
+        word = self._parts.words.word(fill_of(entry))
+        return word * ((pages << PAGE_SHIFT) // len(word))

@@ -1,4 +1,4 @@
-"""The memory that outlives a worker: a header and four regions, each a memfd.
+"""The memory that outlives a worker: a header and six regions, each a memfd.
 
 docs/format.md has the layout. The header says what the other regions hold, and is checked
 before anything else is believed.
@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vswap.errors import StateError
-from vswap.geometry import SEGMENT_SIZE, Geometry
+from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE, Geometry
+from vswap.store.dictionary import REGION_SIZE
 from vswap.store.region import Region
 from vswap.store.table import SwapTable
+from vswap.store.words import FillWords
 from vswap.store.zeromap import Zeromap
 
 __all__ = ["Shape", "State"]
 
 _MAGIC = b"vswapmem"
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct("<8sIIQQQ")
 assert _HEADER.size == 40
 
@@ -37,6 +39,23 @@ class Shape:
     buffers: int
     buffer_size: int
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each region, in whole pages, when all of it is in use."""
+        return {
+            "header": PAGE_SIZE,
+            "zeromap": -(-Zeromap.region_size(self.geometry) // PAGE_SIZE) * PAGE_SIZE,
+            "table": SwapTable.region_size(self.geometry),
+            "words": FillWords.region_size(),
+            "dictionary": REGION_SIZE,
+            "segments": self.segments * SEGMENT_SIZE,
+            "buffers": self.buffers * self.buffer_size,
+        }
+
+    def overhead(self) -> int:
+        """The most bytes that all but the segments can ever cost."""
+        sizes = self.sizes()
+        return sum(sizes.values()) - sizes["segments"]
+
     def header(self) -> bytes:
         """The header region's content."""
         return _HEADER.pack(
@@ -52,22 +71,17 @@ class State:
     header: Region
     zeromap: Region
     table: Region
+    words: Region
+    dictionary: Region
     segments: Region
     buffers: Region
 
     @classmethod
     def create(cls, shape: Shape) -> State:
         """A new, empty device. Costs no memory but the header's page."""
-        header = Region.create("header", _HEADER.size)
-        header.view[: _HEADER.size] = shape.header()
-        return cls(
-            shape,
-            header,
-            Region.create("zeromap", Zeromap.region_size(shape.geometry)),
-            Region.create("table", SwapTable.region_size(shape.geometry)),
-            Region.create("segments", shape.segments * SEGMENT_SIZE),
-            Region.create("buffers", shape.buffers * shape.buffer_size),
-        )
+        regions = [Region.create(name, size) for name, size in shape.sizes().items()]
+        regions[0].view[: _HEADER.size] = shape.header()
+        return cls(shape, *regions)
 
     @classmethod
     def attach(cls, shape: Shape, fds: Sequence[int]) -> State:
@@ -88,9 +102,9 @@ class State:
             raise StateError("the state was made with other sizes than these settings give")
         return cls(shape, header, *map(Region, fds[1:]))
 
-    def regions(self) -> tuple[Region, Region, Region, Region, Region]:
+    def regions(self) -> tuple[Region, ...]:
         """All of them, in the order of their descriptors."""
-        return self.header, self.zeromap, self.table, self.segments, self.buffers
+        return tuple(getattr(self, name) for name in self.shape.sizes())
 
     def fds(self) -> list[int]:
         """The descriptors, in the order that `attach` takes them."""

@@ -3,42 +3,62 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
-from vswap.codec import CODECS, codec
-from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SHIFT, SEGMENT_SIZE, Geometry
+import numpy as np
+
+from vswap.codec import codec
+from vswap.errors import UserError
+from vswap.geometry import (
+    CLUSTER_SHIFT,
+    MAX_UNIT_PAGES,
+    PAGE_SIZE,
+    SEGMENT_SHIFT,
+    SEGMENT_SIZE,
+    Geometry,
+)
 from vswap.store.appender import Appender
-from vswap.store.cache import FrontCache
-from vswap.store.entry import MAX_SEGMENTS
+from vswap.store.audit import Findings, audit
+from vswap.store.cache import FrontCache, Presence
+from vswap.store.cut import by_cluster
+from vswap.store.dictionary import Dictionary
+from vswap.store.entry import IDLE, MAX_SEGMENTS
 from vswap.store.lane import Counters, Lane
 from vswap.store.locks import ClusterLocks
-from vswap.store.log import Log
+from vswap.store.log import KEPT, Log
 from vswap.store.parts import Parts
 from vswap.store.reader import Reader
-from vswap.store.state import State
+from vswap.store.room import Room
+from vswap.store.select import Selection, in_cache, is_older
+from vswap.store.state import Shape, State
 from vswap.store.stats import StoreStatistics
 from vswap.store.table import SwapTable
-from vswap.store.unit import Decoder
+from vswap.store.upkeep import Upkeep
+from vswap.store.words import FillWords
 from vswap.store.writer import Writer
 from vswap.store.zeromap import Zeromap
 
-__all__ = ["Policy", "Store", "segments_for"]
+__all__ = ["Policy", "Store", "least_memory", "segments_for"]
 
 
 @dataclass(frozen=True)
 class Policy:
     """How a store compresses and what it may use.
 
-    `codec` is a name in `CODECS`; `unit_pages` the most pages compressed together, a power
-    of two up to 16; `memory_limit` bounds the segments' memory, in bytes (None: only by the
-    device's size); `reserve` is how many segments are kept ready.
+    `codec` is a name in `CODECS`, for what is written; `unit_pages` the most pages compressed
+    together then, a power of two up to 16; `memory_limit` bounds the memory behind the state,
+    in bytes (None: only by the device's size); `reserve` is how many segments are kept ready.
+    `loaded_first`: pages that were read are the first to be moved down.
+    docs/codecs.md has the measurements behind the defaults.
     """
 
-    codec: str = "lz4"
+    codec: str = "zstd-fast"
     unit_pages: int = 4
     memory_limit: int | None = None
-    reserve: int = 8
+    reserve: int = 4
+    loaded_first: bool = True
 
     def __post_init__(self) -> None:
         """Units must be aligned powers of two for writes to be cut at folio boundaries."""
@@ -56,6 +76,15 @@ def segments_for(geometry: Geometry, lanes: int) -> int:
     return min(2 * (geometry.size >> SEGMENT_SHIFT) + 2 * lanes + 16, MAX_SEGMENTS)
 
 
+def least_memory(shape: Shape) -> int:
+    """The least memory limit, in bytes, that a device of this shape can work with.
+
+    All that is not segments, and for each lane two of these, one for the cleaner to fill and
+    those that it keeps.
+    """
+    return shape.overhead() + (2 * shape.buffers + 1 + KEPT) * SEGMENT_SIZE
+
+
 class Store:
     """One device's pages. Safe for any number of lanes, each used by one thread."""
 
@@ -68,44 +97,142 @@ class Store:
         self._state = state
         self._policy = policy
         table = SwapTable(state.table, geometry)
-        limit = policy.memory_limit
+        self._log = Log(state.segments, policy.reserve, None, wake)
         self._parts = Parts(
             geometry=geometry,
             memory=state.segments.view,
             locks=ClusterLocks(),
             zeromap=Zeromap(state.zeromap, geometry),
             table=table,
+            words=FillWords(state.words),
+            dictionary=Dictionary(state.dictionary),
             cache=FrontCache(table),
-            log=Log(
-                state.segments,
-                policy.reserve,
-                None if limit is None else limit // SEGMENT_SIZE,
-                wake,
-            ),
+            log=self._log,
         )
         self._lanes: list[Lane] = []
         self._lanes_lock = threading.Lock()
         self._memory_used_max = 0
+        self._upkeep = Upkeep(
+            self._parts,
+            codec(policy.codec, policy.unit_pages * PAGE_SIZE),
+            self._requests,
+            policy.loaded_first,
+        )
+        self._room = Room(self._log, self._upkeep.reclaim, self._upkeep.retry)
+        self.set_memory_limit(policy.memory_limit)
 
-    def lane(self) -> Lane:
-        """A new lane, with an open segment of its own. Raises `FullError` if there is none."""
-        parts = self._parts
-        own = codec(self._policy.codec)
-        codecs = sorted((make() for make in CODECS.values()), key=lambda made: made.number)
-        reader = Reader(parts, Decoder(parts.memory, codecs))
-        appender = Appender(parts.log, parts.memory)
-        lane = Lane(parts, reader, Writer(parts, reader, appender, own, self._policy.unit_pages))
+    def lane(self, begin: Callable[[], None] = lambda: None) -> Lane:
+        """A new lane, with an open segment of its own. Raises `FullError` if there is none.
+
+        `begin` is called when a write of it begins to make room by cleaning, which takes long.
+        """
+        parts, unit_pages = self._parts, self._policy.unit_pages
+        own = codec(self._policy.codec, unit_pages * PAGE_SIZE)
+        reader = Reader(parts, parts.decoder())
+        appender = Appender(self._log, parts.memory, lambda: self._room.take(begin))
+        appender.ensure(1)
+        lane = Lane(parts, reader, Writer(parts, reader, appender, own, unit_pages))
         with self._lanes_lock:
             self._lanes.append(lane)
         return lane
 
-    def maintain(self, idle: bool = False) -> None:
-        """Background work: keep segments ready. See `Log.maintain`.
+    # --- Upkeep ---------------------------------------------------------------------------
 
-        To be called when `wake` has been, and with `idle` once no wake has come for a while.
+    def maintain(self) -> None:
+        """Background work: keep segments ready; to be called when `wake` has been.
+
+        Raises `OSError` when the kernel has no memory for them.
         """
-        self._parts.log.maintain(idle)
+        self._log.maintain(idle=False)
+
+    def step(self) -> float:
+        """Background work: a bounded piece of cleaning or moving down, if any is due.
+
+        Answers the seconds after which to call again. Safe beside `maintain`. Raises `OSError`
+        as that does.
+        """
+        step = self._upkeep.step()
+        if step.resting:
+            self._log.maintain(idle=True)
         self._note_memory()
+        return step.pause
+
+    def set_memory_limit(self, limit: int | None) -> None:
+        """Bound the memory behind the state, in bytes; None: only by the device's size.
+
+        What is over it is given back as fast as cleaning can. Raises `UserError` for a limit
+        with which the device could not work.
+        """
+        if limit is not None and limit < (least := least_memory(self._state.shape)):
+            raise UserError(
+                f"memory limit must be at least {-(-least >> 20)}M for this device, "
+                f"not {limit} bytes"
+            )
+        room = None if limit is None else limit - self._state.shape.overhead()
+        self._memory_limit = limit
+        self._log.set_limit(None if room is None else room // SEGMENT_SIZE)
+        self._room.reopen()
+
+    def compact(self) -> int:
+        """Win back all dead space that can be; how many segments were cleaned."""
+        cleaned = self._upkeep.compact()
+        self._log.maintain(idle=True)
+        return cleaned
+
+    def recompress(self, selection: Selection, max_pages: int | None = None) -> int:
+        """Move down the pages selected, about `max_pages` at most; how many were moved."""
+        return self._upkeep.recompress(selection, max_pages)
+
+    def mark_idle(self, age: float = 0.0) -> int:
+        """Mark as idle the pages written at least `age` seconds ago; how many are.
+
+        Reading a page takes the mark away; writing it, too.
+        """
+        parts, now, marked = self._parts, time.monotonic(), 0
+        for cluster in np.flatnonzero(parts.table.counts).tolist():
+            with parts.locks[cluster]:
+                entries = parts.table.page(cluster)
+                chosen = in_cache(entries)
+                if age:
+                    chosen &= is_older(entries, parts.log.born, now - age)
+                parts.table.mark(cluster, chosen, IDLE)
+                marked += int(np.count_nonzero(chosen))
+        return marked
+
+    # --- Looking --------------------------------------------------------------------------
+
+    def presence(self, slot: int, count: int) -> tuple[Presence, int]:
+        """How much of a range the front cache holds, and the first run's length.
+
+        As `FrontCache.presence`, for any range; over several clusters the answer may be of
+        different instants. Raises `UserError` for a range that is not on the device.
+        """
+        if slot < 0 or count < 1 or slot + count > self.geometry.slots:
+            raise UserError(f"the device has no {count} slots from {slot} on")
+        of_all: Presence | None = None
+        run = 0
+        for first, pages in by_cluster(slot, count):
+            with self._parts.locks[first >> CLUSTER_SHIFT]:
+                state, length = self._parts.cache.presence(first, pages)
+                if state is Presence.MIXED:
+                    state, _ = self._parts.cache.presence(first, length)
+            if of_all is not None and state is not of_all:
+                return Presence.MIXED, run
+            of_all = state
+            run += length
+            if length < pages:
+                return Presence.MIXED, run
+        assert of_all is not None
+        return of_all, run
+
+    def check(self) -> Findings:
+        """Compare everything the store derives with what is really there. See `audit`."""
+        return audit(self._parts)
+
+    def _requests(self) -> int:
+        with self._lanes_lock:
+            counters = [lane.counters for lane in self._lanes]
+        return sum(one.reads + one.writes + one.discards for one in counters)
 
     def _note_memory(self) -> int:
         used = sum(region.allocated() for region in self._state.regions())
@@ -114,33 +241,40 @@ class Store:
 
     def statistics(self) -> StoreStatistics:
         """A snapshot. Counters of different lanes are read one after the other."""
-        parts = self._parts
-        log = parts.log.statistics()
+        parts, state = self._parts, self._state
+        log = self._log.statistics()
         with self._lanes_lock:
             lanes = tuple(self._lanes)
         done = {
             field.name: sum(getattr(lane.counters, field.name) for lane in lanes)
             for field in fields(Counters)
         }
-        used = self._note_memory()
+        zeros, fills = int(parts.zeromap.counts.sum()), parts.words.pages
         return StoreStatistics(
             size=self.geometry.size,
             orig_data_size=log.pages_live * PAGE_SIZE,
             compr_data_size=log.bytes_live,
-            mem_used_total=used,
-            mem_limit=self._policy.memory_limit or 0,
+            mem_used_total=self._note_memory(),
+            mem_limit=self._memory_limit or 0,
             mem_used_max=self._memory_used_max,
             huge_pages=log.huge_pages,
             huge_pages_since=log.huge_pages_since,
             stored_pages=log.pages_live,
-            zero_pages=int(parts.zeromap.counts.sum()),
-            clusters_used=int((parts.table.counts != 0).sum()),
-            segment_bytes=self._state.segments.allocated(),
-            table_bytes=self._state.table.allocated(),
-            zeromap_bytes=self._state.zeromap.allocated(),
-            buffer_bytes=self._state.buffers.allocated(),
+            cold_pages=log.pages_cold,
+            zero_pages=zeros,
+            fill_pages=fills,
+            same_pages=zeros + fills,
+            clusters_used=int(np.count_nonzero(parts.table.counts)),
+            segment_bytes=state.segments.allocated(),
+            table_bytes=state.table.allocated(),
+            zeromap_bytes=state.zeromap.allocated(),
+            buffer_bytes=state.buffers.allocated(),
             segments_open=log.segments_open,
             segments_sealed=log.segments_sealed,
             segments_ready=log.segments_ready,
+            dead_bytes=self._log.sealed().dead_bytes(),
+            dictionary_bytes=len(parts.dictionary.content),
+            dictionary_saving=parts.dictionary.saving or 0.0,
+            **asdict(self._upkeep.statistics()),
             **done,
         )

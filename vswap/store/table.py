@@ -19,14 +19,18 @@ one cluster, unless it says otherwise.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import numpy.typing as npt
 
-from vswap.geometry import CLUSTER_SHIFT, PAGE_SIZE, Geometry
+from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS, PAGE_SIZE, Geometry
 from vswap.store.entry import EMPTY
 from vswap.store.region import Region
 
 __all__ = ["SwapTable"]
+
+_NOTHING: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
 
 
 class SwapTable:
@@ -36,6 +40,8 @@ class SwapTable:
         """`region` must hold `region_size(geometry)` bytes."""
         self._region = region
         self._entries = region.view.cast("Q")
+        self._array = np.frombuffer(region.view, np.uint64)
+        self.pages = self._array.reshape(-1, CLUSTER_SLOTS)
         self.counts: npt.NDArray[np.uint16] = np.zeros(geometry.clusters, np.uint16)
         self._counts = self.counts.data
 
@@ -79,10 +85,41 @@ class SwapTable:
         self._counts[cluster] += added - len(old)
         return old
 
-    def release(self, cluster: int) -> None:
-        """Give the cluster's page back if it holds no entry any more."""
+    def empty(self, slot: int, count: int) -> npt.NDArray[np.uint64]:
+        """As `exchange` with entries that are all empty, for many slots at once."""
+        cluster = slot >> CLUSTER_SHIFT
         if not self._counts[cluster]:
-            self._region.punch(cluster * PAGE_SIZE, PAGE_SIZE)
+            return _NOTHING
+        window = self._array[slot : slot + count]
+        old: npt.NDArray[np.uint64] = window[window != EMPTY]
+        window[window != EMPTY] = EMPTY  # stores whole words, each slot its own
+        self._counts[cluster] -= len(old)
+        return old
+
+    def replace(self, slot: int, entry: int) -> None:
+        """Put an entry in the place of another one; neither is empty."""
+        self._entries[slot] = entry
+
+    def page(self, cluster: int) -> npt.NDArray[np.uint64]:
+        """A copy of all entries of a cluster."""
+        if not self._counts[cluster]:
+            return np.zeros(CLUSTER_SLOTS, np.uint64)
+        page: npt.NDArray[np.uint64] = self.pages[cluster].copy()
+        return page
+
+    def mark(self, cluster: int, chosen: npt.NDArray[np.bool_], flags: int) -> None:
+        """Set `flags` in the entries of a cluster that are `chosen`; none of them is empty."""
+        if chosen.any():
+            self.pages[cluster][chosen] |= np.uint64(flags)
+
+    def release(self, cluster: int) -> None:
+        """Give the cluster's page back if it holds no entry any more.
+
+        If the kernel refuses, it stays, all empty, until the cluster is emptied the next time.
+        """
+        if not self._counts[cluster]:
+            with suppress(OSError):
+                self._region.punch(cluster * PAGE_SIZE, PAGE_SIZE)
 
     def next_cluster(self, cluster: int) -> int | None:
         """The first cluster in use from `cluster` on. Takes no lock: a snapshot."""

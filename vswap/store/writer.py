@@ -11,13 +11,15 @@ from __future__ import annotations
 from vswap.codec import Codec
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 from vswap.store.appender import Appender
-from vswap.store.cut import by_cluster, is_zero_page, runs
-from vswap.store.entry import EMPTY, INDEX_SHIFT
+from vswap.store.cut import ZERO_WORD, by_cluster, fill_word, runs
+from vswap.store.entry import EMPTY, pack_fill
 from vswap.store.parts import Parts, Staged
 from vswap.store.reader import Reader
-from vswap.store.unit import pack_payload
+from vswap.store.unit import pack_payload, unit_size
 
 __all__ = ["Writer"]
+
+_LARGEST_PAGE = unit_size(PAGE_SIZE, 1)
 
 
 class Writer:
@@ -43,17 +45,21 @@ class Writer:
     def pages(self, slot: int, data: memoryview) -> None:
         """Write the whole pages of `data` to `slot` and on."""
         staged = self._stage(slot, data)
-        done = 0
-        for first, count in by_cluster(slot, len(data) >> PAGE_SHIFT):
-            end = done
-            while end < len(staged) and staged[end][0] < first + count:
-                end += 1
-            with self._locks[first >> CLUSTER_SHIFT]:
-                self._parts.put(first, count, staged[done:end])
-            done = end
+        done = end = 0
+        try:
+            for first, count in by_cluster(slot, len(data) >> PAGE_SHIFT):
+                while end < len(staged) and staged[end][0] < first + count:
+                    end += 1
+                with self._locks[first >> CLUSTER_SHIFT]:
+                    self._parts.put(first, count, staged[done:end])
+                done = end
+        except BaseException:
+            self._parts.abandon(staged[end:])
+            raise
 
     def part(self, slot: int, start: int, data: memoryview) -> None:
         """Overwrite the bytes from `start` on of the page at `slot`, within that page."""
+        self._appender.ensure(_LARGEST_PAGE)
         with self._locks[slot >> CLUSTER_SHIFT]:
             page = bytearray(self._reader.page_locked(slot))
             page[start : start + len(data)] = data
@@ -70,28 +76,31 @@ class Writer:
         codec, payload = pack_payload(self._codec, data)
         return self._appender.append(slot, len(data) >> PAGE_SHIFT, codec, payload)
 
+    def _entry(self, slot: int, data: memoryview, word: bytes | None) -> int:
+        """The entry for pages that are all one `word`, or else for a unit of them."""
+        if word == ZERO_WORD:
+            return EMPTY
+        if word is not None:
+            number = self._parts.words.take(word, len(data) >> PAGE_SHIFT)
+            if number is not None:
+                return pack_fill(number)
+        return self._append(slot, data)
+
     def _stage_page(self, slot: int, data: memoryview) -> Staged:
-        if is_zero_page(data, 0):
-            return slot, 1, EMPTY
-        entry = self._append(slot, data)
+        entry = self._entry(slot, data, fill_word(data))
         self._appender.settle()
         return slot, 1, entry
 
     def _stage(self, slot: int, data: memoryview) -> list[Staged]:
         staged: list[Staged] = []
         try:
-            for first, count, zero in runs(slot, data, self._unit_pages):
+            for first, count, word in runs(slot, data, self._unit_pages):
                 at = first - slot << PAGE_SHIFT
                 view = data[at : at + count * PAGE_SIZE]
-                staged.append((first, count, EMPTY if zero else self._append(first, view)))
+                staged.append((first, count, self._entry(first, view, word)))
         except BaseException:
             self._appender.settle()
-            self._unstage(staged)
+            self._parts.abandon(staged)
             raise
         self._appender.settle()
         return staged
-
-    def _unstage(self, staged: list[Staged]) -> None:
-        for _, count, entry in staged:
-            if entry:
-                self._parts.log.drop([entry + (i << INDEX_SHIFT) for i in range(count)])

@@ -32,6 +32,8 @@ class Zeromap:
     def __init__(self, region: Region, geometry: Geometry) -> None:
         """`region` must hold `region_size(geometry)` bytes."""
         self._bits = region.view
+        size = self.region_size(geometry)
+        self.pages = np.frombuffer(region.view, np.uint8, size).reshape(-1, _BYTES)
         self.counts: npt.NDArray[np.uint16] = np.zeros(geometry.clusters, np.uint16)
         self._counts = self.counts.data
 

@@ -62,7 +62,7 @@ class Channel:
         for index in range(state.shape.buffers):
             buffer = receive_buffer(state.buffer(index))
             receiver = Receiver(fd, buffer, spin_us)
-            router = Router(fd, buffer, store.lane(), forward)
+            router = Router(fd, buffer, store.lane(turn.serve_without), forward)
             self._threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
 
     def start(self) -> None:

@@ -4,7 +4,9 @@ One thread at a time, the one whose *turn* it is, waits for requests. Short ones
 itself without giving up the turn: they are mostly Python, which runs in one thread at a
 time anyway, and waking another thread costs more than a page takes. Before a long one, or
 one of some length when another already waits, it passes the turn on, and the next request
-is received meanwhile.
+is received meanwhile. So it does when a write turns out to need room made by cleaning. It
+waits for the turn again only when it has answered: the kernel may be waiting for that answer
+before it sends anything else.
 
 So only one thread ever spins, and a request wakes no more than one.
 """
@@ -13,8 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from vswapd.channel.receiver import ConnectionClosedError, Receiver
 from vswapd.channel.router import Router
@@ -29,25 +30,39 @@ class Turn:
 
     def __init__(self) -> None:
         """Nobody's."""
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._owner = 0  # the thread that has it, by its identifier
         self.closed = False
         self.serving = 0
         """Threads that serve without having the turn at the moment (not: wait to get it back)."""
         self._threads = 0
         self._count_lock = threading.Lock()
 
-    @contextmanager
-    def given_up(self) -> Iterator[None]:
-        """Let others receive while the block runs, then wait to have the turn again."""
-        with self._count_lock:
-            self.serving += 1
-        self.lock.release()
-        try:
-            yield
-        finally:
+    def take(self) -> None:
+        """Wait for the turn. Nothing to do for the thread that has it."""
+        if self._owner != (me := threading.get_ident()):
+            self._lock.acquire()
+            self._owner = me
+
+    def give_up(self) -> None:
+        """Let others receive. Nothing to do for a thread that does not have the turn."""
+        if self._owner == threading.get_ident():
+            self._owner = 0
+            self._lock.release()
+
+    def serve_without(self) -> None:
+        """Let others receive while this thread goes on serving, until it calls `take_back`."""
+        if self._owner == threading.get_ident():
+            with self._count_lock:
+                self.serving += 1
+            self.give_up()
+
+    def take_back(self) -> None:
+        """What was served is answered: wait for the turn, if it was given up meanwhile."""
+        if self._owner != threading.get_ident():
             with self._count_lock:
                 self.serving -= 1
-            self.lock.acquire()
+            self.take()
 
     def join(self) -> None:
         """One more thread takes turns."""
@@ -98,12 +113,13 @@ class DataThread:
     def _run(self) -> None:
         try:
             self._prepare()
-            with self._turn.lock:
-                self._serve_until_closed()
+            self._turn.take()
+            self._serve_until_closed()
         except Exception:
             # The others go on without this one.
             _log.exception("a data thread has failed")
         finally:
+            self._turn.give_up()
             self._end()
 
     def _end(self) -> None:
@@ -123,10 +139,9 @@ class DataThread:
             request = router.decode(length)
             if request is None:
                 forget()
-            elif router.wants_company(request, pending):
-                with turn.given_up():
-                    router.serve(request, length)
-                    forget()
             else:
-                router.serve(request, length)
+                if router.wants_company(request, pending):
+                    turn.serve_without()
+                router.serve(request, length)  # which may give up the turn, too
                 forget()
+                turn.take_back()

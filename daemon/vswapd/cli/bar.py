@@ -1,4 +1,4 @@
-"""A bar that shows how far something is, on stderr."""
+"""What shows how far something is, on stderr."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-__all__ = ["bar"]
+__all__ = ["bar", "ticker"]
 
 
 @contextmanager
@@ -29,3 +37,22 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done, refresh=True)
+
+
+@contextmanager
+def ticker(title: str) -> Iterator[Callable[[str], None]]:
+    """Show what is done and for how long, where the end is not known.
+
+    As `bar`; the block's function takes what has been done so far, in a few words.
+    """
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}: {task.fields[done]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task(title, total=None, done="")
+        yield lambda done: progress.update(task, done=done, refresh=True)

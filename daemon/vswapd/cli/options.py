@@ -33,13 +33,20 @@ _OPTIONS = (
     click.option(
         "--size", metavar="SIZE", default="1G", show_default=True, help="Size of the device."
     ),
-    click.option("--memory-limit", metavar="SIZE", help="Most memory that its pages may take."),
+    click.option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Most memory that the device may take, with all that it keeps to find its pages. When "
+        "it is reached and nothing is left to win back, the kernel keeps what it would swap out. "
+        "[default: no limit but the size]",
+    ),
     click.option(
         "--codec",
         default=Settings.codec,
         show_default=True,
         metavar="|".join(CODECS),
-        help="Compression.",
+        help="How pages are compressed when they are written; zstd-fast is zstd's level -1. What "
+        "lies long is compressed again, harder.",
     ),
     click.option(
         "--unit-pages",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vswapd.control.bridge import Bridge
-from vswapd.control.ctl import Command, Control
+from vswapd.control.commands import commands_of
+from vswapd.control.ctl import Control
 from vswapd.control.namespace import Namespace
 from vswapd.control.report import DeviceInfo, Report
 
-__all__ = ["Bridge", "Command", "Control", "DeviceInfo", "Namespace", "Report"]
+__all__ = ["Bridge", "Control", "DeviceInfo", "Namespace", "Report", "commands_of"]

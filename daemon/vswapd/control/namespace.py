@@ -1,8 +1,9 @@
 """The namespace: the directory that the mount shows, on pyfuse3.
 
 Contents are rendered when a file is opened, and kept until it is closed, so a file that is
-read in pieces is consistent. The file `swap` is only listed and described here: the data
-plane answers what is done with it.
+read in pieces is consistent. What is read from `ctl` is the last command's result when it was
+opened, or that of the command that was written to the same descriptor. The file `swap` is
+only listed and described here: the data plane answers what is done with it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,24 @@ class _Node:
     size: int = 0
 
 
+@dataclass
+class _Open:
+    """An open file: what reading it gives, and at which offset that begins.
+
+    Who writes a command and reads on, as a shell does, comes with an offset behind what was
+    written, and wants the result from its start.
+    """
+
+    content: bytes
+    start: int = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset < self.start:  # it was sought back, or pread(2) is used
+            self.start = 0
+        offset -= self.start
+        return self.content[offset : offset + size]
+
+
 @contextmanager
 def _faults_are_eio(what: str) -> Iterator[None]:
     """A fault of ours fails one request: pyfuse3 would end, and all who ask it wait for ever."""
@@ -76,7 +95,7 @@ class Namespace(pyfuse3.Operations):
         self._size = size
         self._made = time.time_ns()
         self._owner = os.geteuid(), os.getegid()
-        self._open: dict[int, bytes] = {}
+        self._open: dict[int, _Open] = {}
         self._handles = itertools.count(1)
 
     def _attributes(self, node: _Node) -> pyfuse3.EntryAttributes:
@@ -166,29 +185,39 @@ class Namespace(pyfuse3.Operations):
         with _faults_are_eio(name):
             content = self._content(name)
         handle = next(self._handles)
-        self._open[handle] = content
+        self._open[handle] = _Open(content)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
 
     def _content(self, name: str) -> bytes:
         if name == "ctl":
-            return self._control.result.encode()
+            return self._control.last.text.encode(errors="replace")
         return RENDERERS[name](self._report()).encode()
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
-        """From what `open` rendered."""
-        if fh not in self._open:
-            raise FUSEError(errno.EBADF)
-        return self._open[fh][off : off + size]
+        """From what `open` rendered, or from a command's result."""
+        return self._opened(fh).read(off, size)
 
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        """A command to `ctl`. EINVAL if it was wrong; the reason can then be read."""
+        """A command to `ctl`, answered when it is done: with its errno if it failed.
+
+        The result, or the reason, can then be read.
+        """
+        file = self._opened(fh)
         if len(buf) > _MAX_COMMAND:
             raise FUSEError(errno.E2BIG)
         with _faults_are_eio("ctl"):
-            done = self._control.run(buf.decode(errors="replace"))
-        if not done:
-            raise FUSEError(errno.EINVAL)
+            result = await self._control.run(buf.decode(errors="replace"))
+            file.content, file.start = result.text.encode(errors="replace"), off
+        if result.code:
+            raise FUSEError(result.code)
+        file.start += len(buf)  # as the descriptor's offset does when a write succeeds
         return len(buf)
+
+    def _opened(self, fh: pyfuse3.FileHandleT) -> _Open:
+        try:
+            return self._open[fh]
+        except KeyError:
+            raise FUSEError(errno.EBADF) from None
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         """Nothing is kept back."""

@@ -41,14 +41,11 @@ class Report:
 def flatten(report: Report) -> dict[str, Value]:
     """All fields of the report's parts by their names, which no two parts share.
 
-    Adds what zram's users expect under its name: `same_pages` (pages that cost nothing for
-    being filled with one value; here, zero pages), and the counters of mechanisms that
-    this device does not have, which are 0 as zram's are without a backing device.
+    Adds zram's counters of a backing device, which are 0 as zram's are without one.
     """
     flat: dict[str, Value] = {}
     for part in fields(report):
         values = getattr(report, part.name)
         flat.update((field.name, getattr(values, field.name)) for field in fields(values))
-    flat["same_pages"] = report.store.zero_pages
-    flat.update(dict.fromkeys(("pages_compacted", "bd_count", "bd_reads", "bd_writes"), 0))
+    flat.update(dict.fromkeys(("bd_count", "bd_reads", "bd_writes"), 0))
     return flat

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from vswap.geometry import PAGE_SIZE, Geometry
-from vswap.store import Lane, Policy, Shape, State, Store
+from vswap.store import Lane, Policy, Shape, State, Store, least_memory
 
 SECONDS = 10
 HEADER = struct.Struct("<IIQQIIIHH")
@@ -113,10 +113,10 @@ class Small:
 
 @pytest.fixture
 def small(request: pytest.FixtureRequest) -> Iterator[Small]:
-    """Parametrize it indirectly with the fields of a `Policy`."""
+    """Parametrize it indirectly with "tight" for the least memory that there may be."""
     shape = Shape(Geometry(4 << 20), segments=24, buffers=2, buffer_size=257 * PAGE_SIZE)
     state = State.create(shape)
-    options = {"codec": "stored", "unit_pages": 1, "reserve": 0, **getattr(request, "param", {})}
-    store = Store(state, Policy(**options))
+    limit = least_memory(shape) if getattr(request, "param", "") == "tight" else None
+    store = Store(state, Policy("stored", unit_pages=1, memory_limit=limit, reserve=0))
     yield Small(state, store, store.lane())
     state.close()

@@ -208,8 +208,10 @@ def test_a_refused_write_changes_nothing(routed: Routed, kernel: Kernel) -> None
     assert routed.read(SIZE - PAGE_SIZE, PAGE_SIZE) == page
 
 
-@pytest.mark.parametrize("small", [{"memory_limit": 2 * SEGMENT_SIZE}], indirect=True)
-def test_write_to_a_full_store_is_enospc(routed: Routed, kernel: Kernel) -> None:
+@pytest.mark.parametrize("small", ["tight"], indirect=True)
+def test_write_to_a_full_store_is_enospc(routed: Routed, kernel: Kernel, small: Small) -> None:
+    for _ in range(3):  # they have open segments
+        small.store.lane()
     size = 32 * PAGE_SIZE
     codes = []
     for at in range(0, SIZE, size):

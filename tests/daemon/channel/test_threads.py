@@ -206,7 +206,28 @@ def test_two_long_requests_are_served_side_by_side(waiting: Served, kernel: Kern
 def test_a_short_request_keeps_the_turn(served: Served, kernel: Kernel) -> None:
     kernel.send(kernel.write(0, bytes(PAGE)))
     served.lane.wait_entered()
-    assert served.turn.lock.locked()
+    assert served.turn._lock.locked()
+
+
+def test_a_short_request_that_gives_up_the_turn_is_answered_before_it_has_it_again(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other thread keeps the turn and receives nothing: the kernel waits for this answer."""
+    given_up: list[bool] = []
+
+    def write(offset: int, data: memoryview) -> None:
+        served.turn.serve_without()
+        served.turn.serve_without()
+        assert eventually(served.turn._lock.locked)  # by the thread that waits for requests
+        given_up.append(True)
+
+    monkeypatch.setattr(served.lane, "write", write)
+    for unique in range(2, 12, 2):
+        kernel.send(kernel.write(0, bytes(PAGE), unique=unique))
+        assert eventually(kernel.has_reply, 2)
+        assert kernel.reply() == ok(unique, struct.pack("<II", PAGE, 0))
+    assert len(given_up) == 5
+    assert served.turn.serving == 0
 
 
 def test_after_a_long_request_a_thread_receives_again(served: Served, kernel: Kernel) -> None:

@@ -19,6 +19,7 @@ from pyfuse3 import FileHandleT, FlagT, FUSEError, InodeT, RequestContext
 
 from vswap.errors import UserError
 from vswapd.control import Control, Namespace, Report
+from vswapd.control.ctl import Action, FoundError
 from vswapd.control.files import RENDERERS
 
 SIZE = 64 << 20
@@ -35,11 +36,22 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     return trio.run(only)
 
 
-def refuse(arguments: list[str]) -> str:
+def echo(words: list[str]) -> Action:
+    return lambda: " ".join(words)
+
+
+def refuse(words: list[str]) -> Action:
     raise UserError("no")
 
 
-def fail(arguments: list[str]) -> str:
+def find(words: list[str]) -> Action:
+    def act() -> str:
+        raise FoundError("\n".join(["PROBLEMS: 1000", *(f"problem {n}" for n in range(1000))]))
+
+    return act
+
+
+def fail(words: list[str]) -> Action:
     raise ZeroDivisionError("a fault of ours")
 
 
@@ -65,7 +77,7 @@ def device(report: Report) -> Changing:
 
 @pytest.fixture
 def namespace(device: Changing) -> Namespace:
-    control = Control({"echo": " ".join, "refuse": refuse, "fail": fail})
+    control = Control({"echo": echo, "refuse": refuse, "find": find, "fail": fail})
     return Namespace(SIZE, device, control)
 
 
@@ -220,6 +232,79 @@ def test_rubbish_is_einval(data: bytes, namespace: Namespace) -> None:
 def test_a_command_beyond_any_size_is_e2big(namespace: Namespace) -> None:
     handle = open_(namespace, "ctl", os.O_WRONLY)
     assert raised(namespace.write(handle, 0, b"echo " + b"x" * 4096)) == errno.E2BIG
+
+
+def test_findings_are_euclean_and_can_be_read(namespace: Namespace) -> None:
+    handle = open_(namespace, "ctl", os.O_RDWR)
+    assert raised(namespace.write(handle, 0, b"find\n")) == errno.EUCLEAN
+    lines = read(namespace, handle).decode().splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("PROBLEMS: 1000", "problem 999", 1001)
+
+
+def test_a_descriptor_has_the_result_of_its_own_command(namespace: Namespace) -> None:
+    mine, other = (open_(namespace, "ctl", os.O_RDWR) for _ in range(2))
+    run(namespace.write(mine, 0, b"echo mine\n"))
+    run(namespace.write(other, 0, b"echo other\n"))
+    assert raised(namespace.write(other, 0, b"refuse\n")) == errno.EINVAL
+    assert read(namespace, mine) == b"mine\n"
+    assert read(namespace, other) == b"error: no\n"
+    assert read(namespace, open_(namespace, "ctl")) == b"error: no\n"
+
+
+def test_a_descriptor_that_only_reads_keeps_what_was_there_when_it_was_opened(
+    namespace: Namespace,
+) -> None:
+    write(namespace, b"echo first")
+    handle = open_(namespace, "ctl", os.O_RDWR)
+    write(namespace, b"echo second")
+    assert read(namespace, handle) == b"first\n"
+
+
+def in_pieces(namespace: Namespace, handle: FileHandleT, at: int, size: int) -> bytes:
+    found = b""
+    while piece := read(namespace, handle, at + len(found), size):
+        found += piece
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 4096])
+def test_who_reads_on_after_writing_gets_all_of_the_result(size: int, namespace: Namespace) -> None:
+    """The descriptor's offset is then behind the command."""
+    handle = open_(namespace, "ctl", os.O_RDWR)
+    command = b"echo a result that is longer than the command was" + b"!" * 40
+    at = run(namespace.write(handle, 0, command))
+    assert in_pieces(namespace, handle, at, size) == command[5:] + b"\n"
+    at += len(command) - 4
+    at += run(namespace.write(handle, at, b"echo again"))
+    assert in_pieces(namespace, handle, at, size) == b"again\n"
+
+
+def test_who_reads_on_after_a_refusal_gets_all_of_the_reason(namespace: Namespace) -> None:
+    """A write that failed does not move the descriptor's offset."""
+    handle = open_(namespace, "ctl", os.O_RDWR)
+    at = run(namespace.write(handle, 0, b"echo something"))
+    assert raised(namespace.write(handle, at, b"refuse something longer")) == errno.EINVAL
+    assert in_pieces(namespace, handle, at, 3) == b"error: no\n"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 4096])
+def test_who_seeks_back_gets_all_of_the_result(size: int, namespace: Namespace) -> None:
+    handle = open_(namespace, "ctl", os.O_RDWR)
+    at = run(namespace.write(handle, 0, b"echo a long enough answer"))
+    read(namespace, handle, at, 3)
+    assert in_pieces(namespace, handle, 0, size) == b"a long enough answer\n"
+
+
+def test_writing_to_an_unknown_handle_is_an_errno(namespace: Namespace) -> None:
+    assert raised(namespace.write(FileHandleT(4711), 0, b"echo x")) == errno.EBADF
+
+
+def test_a_result_may_hold_anything(namespace: Namespace) -> None:
+    """A path that is no UTF-8, say, in a message of the system's."""
+    handle = open_(namespace, "ctl", os.O_RDWR)
+    namespace._control._commands = {"odd": lambda _words: lambda: "odd \udcff"}
+    run(namespace.write(handle, 0, b"odd"))
+    assert read(namespace, handle) == b"odd ?\n"
 
 
 # --- Faults of ours --------------------------------------------------------------------

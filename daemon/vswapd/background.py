@@ -1,0 +1,43 @@
+"""Work that nobody waits for, done in threads that let all others go first.
+
+Cleaning and moving down are mostly compression, which runs beside the data threads on a
+processor of its own if there is one. If there is none, what is woken must not wait until the
+compressor's time is up: its threads ask the scheduler for long time slices, which makes
+every thread that wakes up preempt them. They keep their share of the time, unlike threads of
+low priority, which might hold a lock for as long as the machine is busy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import trio
+
+from vswap import libc
+
+__all__ = ["in_background"]
+
+_LONGEST_SLICE_NS = 100_000_000
+
+_prepared = threading.local()
+
+T = TypeVar("T")
+
+
+async def in_background(work: Callable[[], T], *, abandon: bool = False) -> T:
+    """What `work` answers or raises, from another thread.
+
+    If the caller is cancelled it waits for the end of the work, or with `abandon` does not.
+    """
+    return await trio.to_thread.run_sync(_stand_back, work, abandon_on_cancel=abandon)
+
+
+def _stand_back(work: Callable[[], T]) -> T:
+    if not getattr(_prepared, "done", False):
+        _prepared.done = True
+        with suppress(OSError):  # it is only politeness
+            libc.set_slice(_LONGEST_SLICE_NS)
+    return work()

@@ -1,0 +1,30 @@
+"""What can be written to `ctl`, for its `help` and for `vswap ctl --help`.
+
+Apart from the commands themselves, which the command line need not import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+__all__ = ["COMMANDS", "usage"]
+
+COMMANDS = {
+    "memory_limit": ("SIZE|none", "most memory that the device may take (0 is none)"),
+    "compact": ("", "win back the space of dead pages"),
+    "recompress": (
+        "[type=idle|huge|huge_idle] [threshold=BYTES] [max_pages=N]",
+        "compress pages again, harder",
+    ),
+    "idle": ("all|SECONDS", "mark as idle what was written so long ago"),
+    "presence": ("START N", "whether N slots from START on are in memory"),
+    "check": ("", "compare all that is counted and stored with what is there"),
+    "help": ("", "list the commands"),
+}
+"""By name: the arguments and what it does. The words are zram's where it has the same."""
+
+
+def usage() -> Iterator[tuple[str, str]]:
+    """Each command with its arguments, and what it does."""
+    for name, (arguments, about) in COMMANDS.items():
+        yield f"{name} {arguments}".strip(), about

@@ -1,0 +1,206 @@
+"""Moving pages that live in the log to its open end: as they are, or compressed anew.
+
+Invariants (each named in the tests):
+
+MOVE-SAME    a move changes where a page is and never what it is. The entries are replaced under
+             the cluster's lock, only those that still name the unit that was read (the entry
+             and its segment's sequence together tell, LOG-AGE), and only after the new unit is
+             complete in its segment. So at any instant, and after a crash at any instant, a
+             slot names a whole unit that holds its page.
+MOVE-READ    what is read is read under the cluster lock of a page that lives in it, so its
+             segment is not reused meanwhile (LOG-REUSE). Compressing is done without a lock.
+MOVE-KEEPS   a unit whose payload cannot be decoded is copied as it is: its pages go on being
+             EIO, and the segment it was in can be freed. (A damaged header hides what follows in
+             its segment, which then stays.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import groupby
+
+from vswap.codec import STORED, Bytes, Codec, Stored
+from vswap.errors import CorruptError
+from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE
+from vswap.store.appender import Appender
+from vswap.store.dictionary import Sampler
+from vswap.store.entry import (
+    COLD,
+    EMPTY,
+    FLAGS_MASK,
+    HUGE,
+    OF_PAGE,
+    UNIT_SHIFT,
+    index_of,
+    segment_of,
+    share_of,
+)
+from vswap.store.parts import Parts, entries_of
+from vswap.store.unit import Decoder, Found, pack_payload, unit_size, units_in
+
+__all__ = ["Relocator", "Sequences"]
+
+Sequences = set[tuple[int, int]]
+"""Segments and the sequences that they have (LOG-AGE)."""
+
+
+def _runs(entries: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """The runs of entries that are not empty, and where they begin."""
+    at = 0
+    for alive, group in groupby(entries, bool):
+        run = list(group)
+        if alive:
+            yield at, run
+        at += len(run)
+
+
+class Relocator:
+    """Moves for one thread at a time. Every method may raise `FullError`, with nothing lost."""
+
+    def __init__(
+        self, parts: Parts, decoder: Decoder, appender: Appender, hot: Codec, cold: Codec
+    ) -> None:
+        """All but `parts` must be this relocator's own. `cold` may be exchanged for another."""
+        self._parts = parts
+        self._decoder = decoder
+        self._appender = appender
+        self._hot = hot
+        self.cold = cold
+        self._stored = Stored()
+        self.sampler = Sampler()
+
+    def copy(self, unit: Found, entries: list[int]) -> int:
+        """Append a unit again as it is; answers how many of its pages were moved.
+
+        `entries` are those of its slots, EMPTY where the slot names another unit or none. The
+        caller holds their cluster's lock, and has since it read them.
+        """
+        live = [entry for entry in entries if entry]
+        self._appender.written_at(self._born(live))
+        data = self._parts.memory[unit.position : unit.position + unit.size]
+        made = self._appender.copy(data, len(live), live[0] & FLAGS_MASK & ~OF_PAGE)
+        self._appender.settle()
+        pages = entries_of(made, unit.pages)
+        moved = 0
+        for at, run in _runs(entries):
+            moved += self._parts.move(unit.slot + at, run, pages[at : at + len(run)])
+        return moved
+
+    def mend(self, unit: Found, entries: list[int]) -> int:
+        """Compress what is left of a unit anew, run by run, as it was compressed before.
+
+        `entries` as for `copy`, which is what is done instead where nothing would be won, or
+        where the unit cannot be decoded. Answers how many pages were moved.
+        """
+        try:
+            made = self._without_dead(unit, entries)
+        except CorruptError:
+            made = None
+        if made is not None:
+            return made
+        with self._parts.locks[unit.slot >> CLUSTER_SHIFT]:
+            current = self._parts.table.entries(unit.slot, unit.pages)
+            same = [
+                now if was and not (now ^ was) & ~OF_PAGE else EMPTY
+                for now, was in zip(current, entries, strict=True)
+            ]
+            # Another unit may have come to the same place, with the same entries but its own size.
+            end = unit.position + unit.size
+            if not any(same) or unit not in units_in(self._parts.memory, unit.position, end):
+                return 0
+            return self.copy(unit, same)
+
+    def _without_dead(self, unit: Found, entries: list[int]) -> int | None:
+        """The first way of `mend`; None if nothing would be won."""
+        packed = []
+        for at, run in _runs(entries):
+            loaded = self._load(unit.slot + at, run)
+            if loaded is None:
+                return 0  # overwritten just now: what is left is for another time
+            codec = self._codec(run[0])
+            packed.append((at, run, loaded[1], pack_payload(codec, loaded[0])))
+        if sum(unit_size(len(made[1]), len(run)) for _, run, _, made in packed) >= unit.size:
+            return None
+        return sum(
+            self._publish(unit.slot + at, run, sequences, made, run[0] & COLD)
+            for at, run, sequences, made in packed
+        )
+
+    def down(self, slot: int, entries: list[int]) -> int:
+        """Compress pages of consecutive slots by the cold codec, as one unit.
+
+        Answers how many were moved. If that does not make them smaller they are marked as cold
+        where they are, and so are pages that cannot be read; pages that were overwritten
+        meanwhile are left alone.
+        """
+        try:
+            loaded = self._load(slot, entries)
+        except CorruptError:
+            self._mark_cold(slot, entries, self._sequences(entries))
+            return 0
+        if loaded is None:
+            return 0
+        data, sequences = loaded
+        self.sampler.offer(data)
+        made = pack_payload(self.cold, data)
+        number, payload = made
+        size = unit_size(len(payload), len(entries))
+        if number == STORED or size >= sum(map(share_of, entries)):
+            self._mark_cold(slot, entries, sequences)
+            return 0
+        return self._publish(slot, entries, sequences, made, COLD)
+
+    def _mark_cold(self, slot: int, entries: list[int], sequences: Sequences) -> None:
+        with self._parts.locks[slot >> CLUSTER_SHIFT]:
+            if self._sequences(entries) == sequences:
+                self._parts.mark_cold(slot, entries)
+
+    def _publish(
+        self,
+        slot: int,
+        entries: list[int],
+        sequences: Sequences,
+        made: tuple[int, Bytes],
+        flags: int,
+    ) -> int:
+        """Append a unit of these pages and let their slots name it."""
+        pages = len(entries)
+        self._appender.written_at(self._born(entries))
+        entry = self._appender.append(slot, pages, *made, flags)
+        self._appender.settle()
+        with self._parts.locks[slot >> CLUSTER_SHIFT]:
+            if self._sequences(entries) != sequences:  # not the units that were read
+                entries = [EMPTY] * pages
+            return self._parts.move(slot, entries, entries_of(entry, pages))
+
+    def _load(self, slot: int, entries: list[int]) -> tuple[bytes, Sequences] | None:
+        """The pages, and what tells their units for ever; None if one was overwritten."""
+        with self._parts.locks[slot >> CLUSTER_SHIFT]:
+            current = self._parts.table.entries(slot, len(entries))
+            if any((now ^ was) & ~OF_PAGE for now, was in zip(current, entries, strict=True)):
+                return None
+            pieces: list[Bytes] = []
+            at = 0
+            for _, same in groupby(entries, lambda entry: entry >> UNIT_SHIFT):
+                count = len(list(same))
+                data, _ = self._decoder.unit(entries[at], slot + at)
+                start = index_of(entries[at]) << PAGE_SHIFT
+                pieces.append(memoryview(data)[start : start + count * PAGE_SIZE])
+                at += count
+            return b"".join(pieces), self._sequences(entries)
+
+    def _sequences(self, entries: list[int]) -> Sequences:
+        """What tells the units of these entries for ever: their segments' sequences."""
+        segments = {segment_of(entry) for entry in entries if entry}
+        return {(segment, int(self._parts.log.sequence[segment])) for segment in segments}
+
+    def _born(self, entries: list[int]) -> float:
+        """When the youngest of these pages was written; now, if one is in an open segment."""
+        born = max(float(self._parts.log.born[segment_of(entry)]) for entry in entries)
+        return min(born, time.monotonic())
+
+    def _codec(self, flags: int) -> Codec:
+        if flags & HUGE:
+            return self._stored
+        return self.cold if flags & COLD else self._hot

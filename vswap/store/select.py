@@ -1,0 +1,74 @@
+"""Which pages to move down: chosen by their entries alone, many at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vswap.store.entry import (
+    ALIGNMENT,
+    COLD,
+    HUGE,
+    IDLE,
+    KIND_CACHE,
+    KIND_SHIFT,
+    LOADED,
+    SEGMENT_MASK,
+    SEGMENT_OFFSET_SHIFT,
+    SHARE_MASK,
+    SHARE_SHIFT,
+)
+
+__all__ = ["Selection", "in_cache", "is_older"]
+
+Entries = npt.NDArray[np.uint64]
+Times = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Pages in memory that have not been through the cold codec, and of these:
+
+    `huge` those that did not compress (others are left alone), without it those that did;
+    `idle` those marked idle; `threshold` those that cost at least so many bytes;
+    `age` those written at least so many seconds ago; and whatever their age, with `loaded`,
+    those that have been read.
+    """
+
+    huge: bool = False
+    idle: bool = False
+    threshold: int = 0
+    age: float = 0.0
+    loaded: bool = False
+
+    def mask(self, entries: Entries, born: Times, now: float) -> Mask:
+        """Which of `entries` are chosen. `born` is by segment, as `Log.born`."""
+        chosen: Mask = in_cache(entries) & (entries & np.uint64(COLD) == 0)
+        chosen &= (entries & np.uint64(HUGE) != 0) == self.huge
+        if self.idle:
+            chosen &= entries & np.uint64(IDLE) != 0
+        if self.threshold:
+            shares = entries >> np.uint64(SHARE_SHIFT) & np.uint64(SHARE_MASK)
+            chosen &= shares >= self.threshold / ALIGNMENT
+        if self.age > 0:
+            due = is_older(entries, born, now - self.age)
+            if self.loaded:
+                due |= entries & np.uint64(LOADED) != 0
+            chosen &= due
+        return chosen
+
+
+def in_cache(entries: Entries) -> Mask:
+    """Which entries are of pages in segments in memory."""
+    found: Mask = entries >> np.uint64(KIND_SHIFT) == KIND_CACHE
+    return found
+
+
+def is_older(entries: Entries, born: Times, when: float) -> Mask:
+    """Which are of a segment whose youngest page was written at `when` or before."""
+    segments = entries >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)
+    older: Mask = born[np.where(in_cache(entries), segments, 0).astype(np.int64)] <= when
+    return older
