@@ -27,7 +27,7 @@ def log(make_region: MakeRegion) -> Log:
     return Log(make_region(SEGMENTS * SEGMENT_SIZE), reserve=0)
 
 
-def never() -> bool:
+def never(_room: int) -> bool:
     raise AssertionError("nothing is to be reclaimed")
 
 
@@ -58,7 +58,7 @@ def test_at_the_limit_room_is_made_until_there_is_some(log: Log) -> None:
     taken = filled(log, 0)
     pieces = 0
 
-    def reclaim() -> bool:
+    def reclaim(_room: int) -> bool:
         nonlocal pieces
         pieces += 1
         if pieces == 5:
@@ -78,7 +78,7 @@ def test_work_is_done_within_what_lets_others_go_on(log: Log) -> None:
 
     taken = filled(log, 0)
 
-    def reclaim() -> bool:
+    def reclaim(_room: int) -> bool:
         inside.append("work")
         log.seal(taken[0], 0)
         return True
@@ -93,7 +93,7 @@ def test_work_is_done_within_what_lets_others_go_on(log: Log) -> None:
 
 def test_nothing_left_to_win_is_full(log: Log) -> None:
     filled(log)
-    room = Room(log, lambda: False)
+    room = Room(log, lambda _: False)
     with pytest.raises(FullError):
         room.take()
 
@@ -102,7 +102,7 @@ def test_what_came_while_the_last_piece_failed_is_taken(log: Log) -> None:
     """A discard in another thread, between the attempt and the answer that nothing is left."""
     taken = filled(log, 0)
 
-    def reclaim() -> bool:
+    def reclaim(_room: int) -> bool:
         log.seal(taken[2], 0)
         return False
 
@@ -120,7 +120,7 @@ def test_a_segment_in_maintenance_is_waited_for(make_region: MakeRegion) -> None
     log.take()
     looks = 0
 
-    def reclaim() -> bool:
+    def reclaim(_room: int) -> bool:
         nonlocal looks
         looks += 1
         if looks == 3:
@@ -139,7 +139,7 @@ def test_once_full_writes_fail_at_once(log: Log) -> None:
     filled(log)
     tries = 0
 
-    def reclaim() -> bool:
+    def reclaim(_room: int) -> bool:
         nonlocal tries
         tries += 1
         return False
@@ -165,7 +165,7 @@ def large(make_region: MakeRegion) -> Log:
 
 def test_it_accepts_again_when_a_twentieth_is_gone(large: Log) -> None:
     taken = filled(large)
-    room = Room(large, lambda: False)
+    room = Room(large, lambda _: False)
     with pytest.raises(FullError):
         room.take()
     assert ACCEPT == 0.95
@@ -180,7 +180,7 @@ def test_it_accepts_again_when_a_twentieth_is_gone(large: Log) -> None:
 def test_it_accepts_again_when_room_for_a_twentieth_was_won(large: Log) -> None:
     """By cleaning: all that lived still does."""
     taken = filled(large)
-    room = Room(large, lambda: False)
+    room = Room(large, lambda _: False)
     with pytest.raises(FullError):
         room.take()
     for segment in taken[:2]:
@@ -195,7 +195,7 @@ def test_what_failed_writes_had_staged_does_not_count_as_having_lived(large: Log
     """It is gone when they have failed: by that alone nothing is accepted again."""
     taken = filled(large)
     large.add(taken[0], 1000, 4_000_000, 1000, 0, 0)
-    room = Room(large, lambda: False)
+    room = Room(large, lambda _: False)
     with pytest.raises(FullError):
         room.take()
     large.publish(1000, [])
@@ -216,8 +216,32 @@ def test_what_a_write_is_about_to_publish_is_waited_for(log: Log) -> None:
             free(log, taken[0])
         return True
 
-    assert Room(log, lambda: False, retry).take() == taken[0]
+    assert Room(log, lambda _: False, retry).take() == taken[0]
     assert len(tries) == 3
+
+
+def test_many_pages_are_prepared_for(log: Log) -> None:
+    """Before a write has staged anything, room is made for a segment and one more."""
+    taken = filled(log)
+    asked: list[int] = []
+
+    def reclaim(room: int) -> bool:
+        asked.append(room)
+        free(log, taken[len(asked) - 1])
+        return True
+
+    begun: list[str] = []
+    room = Room(log, reclaim)
+    room.prepare(lambda: begun.append("begin"))
+    assert (asked, begun) == ([KEPT + 1] * 2, ["begin"])
+    room.prepare(lambda: begun.append("again"))
+    assert (len(asked), begun) == (2, ["begin"])
+
+
+def test_preparing_ends_where_nothing_can_be_won(log: Log) -> None:
+    filled(log)
+    Room(log, lambda _: False).prepare()
+    assert log.room() == KEPT
 
 
 def test_nothing_is_waited_for_for_ever(log: Log) -> None:
@@ -229,7 +253,7 @@ def test_nothing_is_waited_for_for_ever(log: Log) -> None:
         return True
 
     with pytest.raises(FullError):
-        Room(log, lambda: False, retry).take()
+        Room(log, lambda _: False, retry).take()
     assert len(tries) == room_module._PUBLISHING_TRIES
 
 
@@ -238,7 +262,7 @@ def test_after_it_accepted_it_is_full_at_another_level(log: Log) -> None:
     filled(log)
     tries = 0
 
-    def reclaim() -> bool:
+    def reclaim(_room: int) -> bool:
         nonlocal tries
         tries += 1
         return False
@@ -255,7 +279,7 @@ def test_after_it_accepted_it_is_full_at_another_level(log: Log) -> None:
 def test_a_changed_limit_is_tried_at_once(log: Log) -> None:
     log.set_limit(SEGMENTS - 1)
     filled(log)
-    room = Room(log, lambda: False)
+    room = Room(log, lambda _: False)
     with pytest.raises(FullError):
         room.take()
     log.set_limit(SEGMENTS)

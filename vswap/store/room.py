@@ -28,9 +28,9 @@ class Room:
     """Gives segments to the lanes' appenders."""
 
     def __init__(
-        self, log: Log, reclaim: Callable[[], bool], retry: Callable[[], bool] = lambda: False
+        self, log: Log, reclaim: Callable[[int], bool], retry: Callable[[], bool] = lambda: False
     ) -> None:
-        """`reclaim` does a piece of work for room, and answers False if there is none to do.
+        """`reclaim` does a piece of work for more room than so much; False if there is none to do.
 
         `retry` answers whether there was something that could not be freed because a write had
         not published what it had appended, and makes `reclaim` try that again.
@@ -57,10 +57,22 @@ class Room:
             begin()
             return self._make_way()
 
+    def prepare(self, begin: Callable[[], None] = lambda: None) -> None:
+        """Make room before a write of many pages, if there is little.
+
+        Best before it has staged anything: what is staged keeps its segments from being freed,
+        and writers that all hold some would find no room for all the dead space around it.
+        """
+        enough = KEPT + 1
+        if self._log.room() <= enough and self._accept_below is None:
+            begin()
+            while self._log.room() <= enough and self._reclaim(enough):
+                pass
+
     def _make_way(self) -> int:
         tries = _PUBLISHING_TRIES
         while True:
-            won = self._reclaim() or self._log.room_is_coming()
+            won = self._reclaim(KEPT) or self._log.room_is_coming()
             try:
                 return self._log.take()
             except FullError:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 
 import numpy as np
 
@@ -129,9 +130,10 @@ class Store:
         parts, unit_pages = self._parts, self._policy.unit_pages
         own = codec(self._policy.codec, unit_pages * PAGE_SIZE)
         reader = Reader(parts, parts.decoder())
-        appender = Appender(self._log, parts.memory, lambda: self._room.take(begin))
+        appender = Appender(self._log, parts.memory, partial(self._room.take, begin))
         appender.ensure(1)
-        lane = Lane(parts, reader, Writer(parts, reader, appender, own, unit_pages))
+        prepare = partial(self._room.prepare, begin)
+        lane = Lane(parts, reader, Writer(parts, reader, appender, own, unit_pages, prepare))
         with self._lanes_lock:
             self._lanes.append(lane)
         return lane

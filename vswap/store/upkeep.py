@@ -195,14 +195,14 @@ class Upkeep:
 
     # --- For a writer ---------------------------------------------------------------------
 
-    def reclaim(self) -> bool:
-        """Do one piece of work for a writer that found no room; False if there is none to win.
+    def reclaim(self, room: int = KEPT) -> bool:
+        """Do one piece of work for a writer that wants more than `room`; False if none can be won.
 
         Each cleaning takes dead space away and each moving down leaves fewer hot pages, so
         without other writes the answer is False in the end.
         """
         with self.lock:
-            if self._log.room() > KEPT:
+            if self._log.room() > room:
                 return True
             if self._job is None or self._job.is_sweep:
                 self._job = self._choose_for_room()

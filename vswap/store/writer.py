@@ -8,6 +8,8 @@ fails in the first step, and nothing that was stored has been touched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vswap.codec import Codec
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 from vswap.store.appender import Appender
@@ -26,15 +28,22 @@ class Writer:
     """Writes for one thread."""
 
     def __init__(
-        self, parts: Parts, reader: Reader, appender: Appender, codec: Codec, unit_pages: int
+        self,
+        parts: Parts,
+        reader: Reader,
+        appender: Appender,
+        codec: Codec,
+        unit_pages: int,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """All but `parts` must be this thread's own."""
+        """All but `parts` must be this thread's own. `prepare` is called before many pages."""
         self._parts = parts
         self._locks = parts.locks
         self._reader = reader
         self._appender = appender
         self._codec = codec
         self._unit_pages = unit_pages
+        self._prepare = prepare
 
     def page(self, slot: int, data: memoryview) -> None:
         """Write one page: the commonest write, so the shortest way."""
@@ -44,6 +53,7 @@ class Writer:
 
     def pages(self, slot: int, data: memoryview) -> None:
         """Write the whole pages of `data` to `slot` and on."""
+        self._prepare()
         staged = self._stage(slot, data)
         done = end = 0
         try:
