@@ -27,10 +27,25 @@ import numpy.typing as npt
 
 from vswap.geometry import SEGMENT_SIZE
 
-__all__ = ["Mood", "Outlook", "Sealed", "Victim", "best", "choose", "emptiest", "hottest", "mood"]
+__all__ = [
+    "Mood",
+    "Outlook",
+    "Sealed",
+    "Victim",
+    "best",
+    "choose",
+    "duty",
+    "emptiest",
+    "hottest",
+    "mood",
+]
 
 HIGH_WATERMARK = 0.9
 """From this share of the limit on, memory is pressing."""
+
+_LEAST_DUTY = 0.1
+_ALL_DUTY = 0.75
+"""From so much dead space on, cleaning takes all the time it can get."""
 
 LEAST_GAIN = 1 / 64
 """A segment of which less is dead is as good as full. Each cleaning takes away at least so much
@@ -130,6 +145,13 @@ def choose(sealed: Sealed, mood: Mood, now: float, spare: float = 0.0) -> Victim
     if dead + spare < 1 or dead < _WORTH[mood] * len(sealed.segments):
         return None
     return best(sealed, now)
+
+
+def duty(sealed: Sealed) -> float:
+    """The share of the time for cleaning while requests come in: the more is dead, the more."""
+    if not len(sealed.segments):
+        return _LEAST_DUTY
+    return float(np.clip((sealed.dead.mean() / _ALL_DUTY) ** 2, _LEAST_DUTY, 1.0))
 
 
 def best(sealed: Sealed, now: float) -> Victim | None:

@@ -40,13 +40,12 @@ COLD_LEVEL = 8
 _BUSY_REQUESTS = 200
 """Requests a second from which on the background gives way to them."""
 
-_BUSY_SHARE = 4
-"""While requests are served, the background works one part in so many of the time."""
-
 _REST_SECONDS = {Mood.QUIET: 2.0, Mood.BUSY: 0.25, Mood.PRESSING: 0.1}
 _FULL_SECONDS = 0.1
 _STUCK_SECONDS = 1.0
 _FRUITLESS_SECONDS = 5.0
+_SWEEP_SHARE = 4
+"""After a sweep that found nothing the next waits so many times as long as it took, at least."""
 _COLD_SECONDS = 20.0
 
 
@@ -115,6 +114,7 @@ class Upkeep:
         self._tiers = (loaded, old) if loaded_first else (old,)
         self._seen = 0, time.monotonic()
         self._busy = True
+        self._duty = 1.0
         self._segments_cleaned = self._pages_cleaned = self._pages_moved_down = 0
 
     def _take(self) -> int:
@@ -137,7 +137,7 @@ class Upkeep:
         if mood is not Mood.BUSY:
             self._decide_on_dictionary()
         else:
-            return Step((time.monotonic() - began) * (_BUSY_SHARE - 1), False)
+            return Step((time.monotonic() - began) * (1 / self._duty - 1), False)
         return Step(0.0, False)
 
     def _decide_on_dictionary(self) -> None:
@@ -161,6 +161,7 @@ class Upkeep:
 
     def _choose(self, mood: Mood, now: float) -> _Job | None:
         sealed = self._sealed(now)
+        self._duty = plan.duty(sealed)
         victim = plan.choose(sealed, mood, now, self._appender.spare)
         if victim is not None:
             return self._clean(victim)
@@ -314,4 +315,4 @@ class Upkeep:
         finally:
             ended = time.monotonic()
             if not moved:
-                tier.due = ended + max(_FRUITLESS_SECONDS, _BUSY_SHARE * (ended - now))
+                tier.due = ended + max(_FRUITLESS_SECONDS, _SWEEP_SHARE * (ended - now))
