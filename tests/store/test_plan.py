@@ -20,6 +20,7 @@ from vswap.store.plan import (
     Victim,
     best,
     choose,
+    duty,
     emptiest,
     hottest,
     mood,
@@ -185,6 +186,12 @@ def test_less_than_a_segment_is_never_worth_it(mood: Mood) -> None:
 def test_much_that_is_spread_too_thin_is_not_chosen(mood: Mood) -> None:
     """No single one would win as much as it must: cleaning comes to an end."""
     assert choose(sealed(*[Seg(LEAST_GAIN * 0.9)] * 1000), mood, NOW) is None
+
+
+def test_beside_requests_more_is_done_the_more_is_dead() -> None:
+    shares = [duty(sealed(*[Seg(dead)] * 4)) for dead in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert shares == pytest.approx([0.1, 1 / 9, 4 / 9, 1.0, 1.0])
+    assert duty(sealed()) == 0.1
 
 
 # --- Room at once -----------------------------------------------------------------------
