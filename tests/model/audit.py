@@ -111,7 +111,7 @@ def audit(store: Store, *, lowered: bool = False) -> list[str]:
 def appenders(store: Store) -> list[Appender]:
     """Those of the lanes, and the one of the upkeep."""
     lanes = [lane._writer._appender for lane in store._lanes]
-    return [*lanes, store._upkeep._relocator._appender]
+    return [*lanes, store._upkeep.jobs.appender]
 
 
 def holes(log: Log) -> list[int]:

@@ -10,7 +10,7 @@ from model.pages import noise, stamped
 from vswap.codec import Bytes, Codec
 from vswap.errors import FullError
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SIZE, SEGMENT_SIZE
-from vswap.store import Lane, Store, log, relocate, store, upkeep
+from vswap.store import Lane, Store, jobs, log, relocate, store, upkeep
 from vswap.store.cleaner import Cleaner
 from vswap.store.entry import UNIT_SHIFT, position_of, segment_of
 from vswap.store.log import SEALED
@@ -59,7 +59,7 @@ class Clock:
 def new_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that all stores go by, and that goes only when told."""
     clock = Clock(1000.0)
-    for module in (log, relocate, store, upkeep):
+    for module in (jobs, log, relocate, store, upkeep):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -91,16 +91,16 @@ class Hooked:
 
 
 def cleaner_of(of: Store) -> Cleaner:
-    return of._upkeep._cleaner
+    return of._upkeep.jobs.cleaner
 
 
 def mover_of(of: Store) -> Mover:
-    return of._upkeep._mover
+    return of._upkeep.jobs.mover
 
 
 def relocator_of(of: Store) -> Relocator:
     """The one that cleaner and mover share. What it appends to counts as the upkeep's."""
-    return of._upkeep._cleaner._relocator
+    return of._upkeep.jobs.relocator
 
 
 def without_room(monkeypatch: pytest.MonkeyPatch, of: Store, segments: int = 0) -> None:

@@ -46,7 +46,7 @@ def everything(store: Store) -> None:
     store.mark_idle()
     for down in (False, True):
         for segment in store._log.sealed().segments.tolist():
-            assert sum(store._upkeep._cleaner.clean(victim_of(store, segment), down)) > 0
+            assert sum(store._upkeep.jobs.cleaner.clean(victim_of(store, segment), down)) > 0
     put(lane, 0, text(40, seed=1))
     assert store.recompress(Selection()) > 0
     store.compact()

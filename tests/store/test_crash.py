@@ -215,14 +215,14 @@ Work = Callable[[Store], object]
 
 def each_sealed(store: Store, down: bool) -> None:
     """Clean the segments that are sealed."""
-    cleaner = store._upkeep._cleaner
+    cleaner = store._upkeep.jobs.cleaner
     for segment in store._log.sealed().segments.tolist():
         for _ in cleaner.clean(victim_of(store, segment), down):
             pass
 
 
 def move_down(store: Store) -> None:
-    for _ in store._upkeep._mover.sweep(Selection(), 0.0):
+    for _ in store._upkeep.jobs.mover.sweep(Selection(), 0.0):
         pass
 
 

@@ -16,7 +16,7 @@ from model.threads import before_each, hurried, run_threads
 
 from vswap.errors import FullError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, ZERO_PAGE
-from vswap.store import Lane, Policy, Presence, Selection, Store, appender, plan, upkeep
+from vswap.store import Lane, Policy, Presence, Selection, Store, appender, jobs, plan, upkeep
 from vswap.store.log import Log
 from vswap.store.unit import MAX_UNIT_SIZE
 
@@ -55,13 +55,13 @@ def busy(make: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """
     for module in (appender, plan):
         monkeypatch.setattr(module, "SEGMENT_SIZE", SMALL_SEGMENT)
-    for name, value in (
-        ("_BUSY_REQUESTS", 1 << 40),
-        ("_FRUITLESS_SECONDS", 0.0),
-        ("_COLD_SECONDS", 1e-6),
-        ("_STUCK_SECONDS", 1e-6),
+    for module, name, value in (
+        (upkeep, "_BUSY_REQUESTS", 1 << 40),
+        (upkeep, "_COLD_SECONDS", 1e-6),
+        (jobs, "_FRUITLESS_SECONDS", 0.0),
+        (jobs, "_PUBLISHING_SECONDS", 1e-6),
     ):
-        monkeypatch.setattr(upkeep, name, value)
+        monkeypatch.setattr(module, name, value)
     takes: list[int] = []
     before_each(monkeypatch, Log, "take", lambda *_: takes.append(1))
     with hurried():

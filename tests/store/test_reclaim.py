@@ -113,7 +113,7 @@ def test_a_reclaim_during_a_sweep_still_gets_room(tight: Store, clock: Clock) ->
         tight, lane, lambda count, seed: text(count, seed) if seed < 64 else noise(4, seed)
     )
     discard(lane, *range(64, pages, 5))
-    tight._upkeep._job = tight._upkeep._sweep(tight._upkeep._tiers[0], clock.now)
+    tight._upkeep._job = tight._upkeep.jobs.sweep(tight._upkeep._tiers[0], clock.now)
     tight._upkeep._advance()
     discard(lane, *range(65, pages, 5), *range(66, pages, 5))
     assert tight._upkeep.reclaim()

@@ -236,9 +236,9 @@ def test_a_segment_that_was_cleaned_in_vain_is_left_alone_for_a_second(
     discard(lane, *range(64))
     assert big.compact() == 0
     assert sealed_segments(big) == [segment]
-    assert big._upkeep._sealed(clock.now).segments.tolist() == []
+    assert big._upkeep.jobs.sealed(clock.now).segments.tolist() == []
     clock.advance(1.5)
-    assert big._upkeep._sealed(clock.now).segments.tolist() == [segment]
+    assert big._upkeep.jobs.sealed(clock.now).segments.tolist() == [segment]
     with big._parts.locks[1]:
         big._parts.put(1000, 4, staged)
 
