@@ -59,6 +59,7 @@ __all__ = [
     "pack",
     "pack_fill",
     "position_of",
+    "same_page",
     "segment_of",
     "share_of",
 ]
@@ -126,6 +127,14 @@ def segment_of(entry: int) -> int:
 def first_entry_after(segment: int) -> int:
     """A bound: front-cache entries below it are of this segment or of one before it."""
     return (KIND_CACHE << KIND_SHIFT) + ((segment + 1) << SEGMENT_OFFSET_SHIFT)
+
+
+def same_page(entry: int, before: int) -> bool:
+    """Whether `entry` is what `before` was, but for marks that were set on the page since.
+
+    False if there was no entry.
+    """
+    return before != EMPTY and not (entry ^ before) & ~OF_PAGE
 
 
 def index_of(entry: int) -> int:

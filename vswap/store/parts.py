@@ -12,7 +12,7 @@ from vswap.codec import by_number
 from vswap.geometry import CLUSTER_SHIFT, Geometry
 from vswap.store.cache import FrontCache
 from vswap.store.dictionary import Dictionary
-from vswap.store.entry import COLD, EMPTY, FIRST_FILL, INDEX_SHIFT, OF_PAGE, fill_of
+from vswap.store.entry import COLD, EMPTY, FIRST_FILL, INDEX_SHIFT, OF_PAGE, fill_of, same_page
 from vswap.store.locks import ClusterLocks
 from vswap.store.log import Log
 from vswap.store.table import SwapTable
@@ -138,12 +138,12 @@ class Parts:
         moved = 0
         current = self.table.entries(slot, len(old))
         for at, (now, before, after) in enumerate(zip(current, old, new, strict=True)):
-            if not before or (now ^ before) & ~OF_PAGE:
-                dead.append(after)
-            else:
+            if same_page(now, before):
                 self.table.replace(slot + at, after & ~OF_PAGE | now & OF_PAGE)
                 dead.append(now)
                 moved += 1
+            else:
+                dead.append(after)
         self.log.publish(len(new), dead)
         return moved
 
@@ -152,7 +152,7 @@ class Parts:
         current = self.table.entries(slot, len(old))
         marked = []
         for at, (now, before) in enumerate(zip(current, old, strict=True)):
-            if not (now ^ before) & ~OF_PAGE and not now & COLD:
+            if same_page(now, before) and not now & COLD:
                 self.table.replace(slot + at, now | COLD)
                 marked.append(now)
         self.log.mark_cold(marked)

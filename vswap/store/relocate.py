@@ -33,6 +33,7 @@ from vswap.store.entry import (
     OF_PAGE,
     UNIT_SHIFT,
     index_of,
+    same_page,
     segment_of,
     share_of,
 )
@@ -102,7 +103,7 @@ class Relocator:
         with self._parts.locks[unit.slot >> CLUSTER_SHIFT]:
             current = self._parts.table.entries(unit.slot, unit.pages)
             same = [
-                now if was and not (now ^ was) & ~OF_PAGE else EMPTY
+                now if same_page(now, was) else EMPTY
                 for now, was in zip(current, entries, strict=True)
             ]
             # Another unit may have come to the same place, with the same entries but its own size.
@@ -178,7 +179,7 @@ class Relocator:
         """The pages, and what tells their units for ever; None if one was overwritten."""
         with self._parts.locks[slot >> CLUSTER_SHIFT]:
             current = self._parts.table.entries(slot, len(entries))
-            if any((now ^ was) & ~OF_PAGE for now, was in zip(current, entries, strict=True)):
+            if not all(map(same_page, current, entries)):
                 return None
             pieces: list[Bytes] = []
             at = 0

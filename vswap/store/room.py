@@ -18,7 +18,7 @@ __all__ = ["Room"]
 
 ACCEPT = 0.95
 """Writes are accepted again when so much is left of what lived when the store was full; or when
-cleaning has since won room for what is missing to all of it."""
+as much of the limit as that lacks to all has since been won by cleaning."""
 
 _PUBLISHING_SECONDS = 0.002
 _PUBLISHING_TRIES = 50
