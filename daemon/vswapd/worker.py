@@ -138,6 +138,13 @@ class Worker:
         self._detached = True
 
     async def _run(self, fd: int, agreed: Handshake, ready: Ready) -> None:
+        try:
+            await self._run_until_closed(fd, agreed, ready)
+        finally:
+            # Trio closes what signals are written to before it stops their being written there.
+            self._ignore_signals()
+
+    async def _run_until_closed(self, fd: int, agreed: Handshake, ready: Ready) -> None:
         token = trio.lowlevel.current_trio_token()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             self._channel = Channel(
