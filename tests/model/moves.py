@@ -28,6 +28,7 @@ __all__ = [
     "discard",
     "entries_at",
     "halves",
+    "looks_of",
     "mover_of",
     "names",
     "new_clock",
@@ -201,3 +202,16 @@ MOVES = (by_copy, by_mend, by_down)
 def victim_of(store: Store, segment: int) -> Victim:
     """A segment as the policy would choose it now."""
     return Victim(segment, int(store._log.sequence[segment]))
+
+
+def looks_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The clusters that are looked at from now on."""
+    seen: list[int] = []
+    page = store._parts.table.page
+
+    def look(cluster: int) -> object:
+        seen.append(cluster)
+        return page(cluster)
+
+    monkeypatch.setattr(store._parts.table, "page", look)
+    return seen

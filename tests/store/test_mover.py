@@ -10,6 +10,7 @@ from model.moves import (
     discard,
     entries_at,
     halves,
+    looks_of,
     mover_of,
     names,
     new_clock,
@@ -50,19 +51,7 @@ def written(lane: Lane, *clusters: int) -> None:
 @pytest.fixture
 def looks(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The clusters that were looked at, in order."""
-    return watched(store, monkeypatch)
-
-
-def watched(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    seen: list[int] = []
-    page = store._parts.table.page
-
-    def look(cluster: int) -> object:
-        seen.append(cluster)
-        return page(cluster)
-
-    monkeypatch.setattr(store._parts.table, "page", look)
-    return seen
+    return looks_of(store, monkeypatch)
 
 
 # --- The hand ---------------------------------------------------------------------------
@@ -75,7 +64,7 @@ def test_one_round_looks_at_each_used_cluster_once(
     lane = store.lane()
     written(lane, 7, 2, 4)
     lane.write(0, memoryview(bytes(PAGE_SIZE)))  # zero pages have no entries
-    seen = watched(store, monkeypatch)
+    seen = looks_of(store, monkeypatch)
     assert sum(sweep(store)) == 48
     assert seen == [2, 4, 7]
     assert sum(sweep(store)) == 0
@@ -94,7 +83,7 @@ def test_the_hand_goes_on_where_a_sweep_was_abandoned(
     store = make(slots=9 * CLUSTER_SLOTS)
     lane = store.lane()
     written(lane, 1, 3, 5, 8)
-    seen = watched(store, monkeypatch)
+    seen = looks_of(store, monkeypatch)
     assert list(islice(mover_of(store).sweep(ALL, 0.0), 3)) == [16, 16, 16]
     assert seen == [1, 3, 5]
     del seen[:]

@@ -7,6 +7,7 @@ from model.moves import (
     Clock,
     Hooked,
     discard,
+    looks_of,
     new_clock,
     put,
     relocator_of,
@@ -244,19 +245,6 @@ def test_a_segment_that_was_cleaned_in_vain_is_left_alone_for_a_second(
 
 
 # --- Sweeps -----------------------------------------------------------------------------
-
-
-def looks_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The clusters that are looked at from now on."""
-    seen: list[int] = []
-    page = store._parts.table.page
-
-    def look(cluster: int) -> object:
-        seen.append(cluster)
-        return page(cluster)
-
-    monkeypatch.setattr(store._parts.table, "page", look)
-    return seen
 
 
 def test_a_sweep_that_finds_nothing_is_not_repeated_at_once(
