@@ -19,7 +19,7 @@ import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts, swapdev
-from vswapd.cli import cgroups, ctl, daemon, main, place, swapoff
+from vswapd.cli import cgroups, ctl, daemon, down, main, place, swapoff, up
 from vswapd.cli.bar import bar
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.status import status_of
@@ -79,7 +79,7 @@ UP_HELP = "(`vswap up --help` tells more)"
 BAD_INPUT = [
     ([], "Missing command (`vswap --help` tells more)"),
     (["upp"], "No such command 'upp'"),
-    (["up", "--nonsense"], f"No such option '--nonsense' {UP_HELP}"),
+    (["up", "--wrong"], f"No such option '--wrong' {UP_HELP}"),
     (["up", "extra"], f"Got unexpected extra argument (extra) {UP_HELP}"),
     (["up", "--size", "0"], "size must be more than zero, not 0"),
     (["up", "--size", "-1G"], "size must be more than zero, not -1G"),
@@ -464,6 +464,96 @@ def test_nothing_is_undone_when_kept(signals: Interrupts) -> None:
         undo.later(done.append, "first")
         undo.keep()
     assert not done
+
+
+# ---------------------------------------------------------------- the kernel's settings
+
+Fail = Callable[[Path, str], list[str]]
+
+
+@pytest.fixture(params=[UserError("it makes no sense"), OSError(28, "No space left on device")])
+def fail(request: pytest.FixtureRequest) -> Fail:
+    """What tunes or restores, and cannot."""
+
+    def fails(_directory: Path, _device: str) -> list[str]:
+        raise request.param
+
+    return fails
+
+
+def test_up_goes_on_untuned(
+    signals: Interrupts,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fail: Fail,
+) -> None:
+    monkeypatch.setattr(up, "tune", fail)
+    monkeypatch.setattr(up, "restore", lambda _directory, _device: [])
+    with Undo(signals) as undo:
+        up._tune("swap0", signals, undo)
+    assert capsys.readouterr().err.startswith("vswap: warning: the kernel is not tuned: ")
+
+
+def test_up_warns_of_each_setting_and_puts_back_what_it_raised(
+    signals: Interrupts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(up, "tune", lambda _directory, _device: ["x stays", "y stays"])
+    monkeypatch.setattr(up, "restore", lambda _directory, device: [f"z of {device} is left"])
+    with Undo(signals) as undo:
+        up._tune("swap0", signals, undo)
+    assert capsys.readouterr().err.splitlines() == [
+        "vswap: warning: x stays",
+        "vswap: warning: y stays",
+        "vswap: z of swap0 is left",
+    ]
+
+
+def test_up_puts_back_when_it_is_interrupted_while_it_tunes(
+    signals: Interrupts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def interrupted(_directory: Path, _device: str) -> list[str]:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("tuned")
+        return []
+
+    def put_back(_directory: Path, _device: str) -> list[str]:
+        done.append("put back")
+        return []
+
+    monkeypatch.setattr(up, "tune", interrupted)
+    monkeypatch.setattr(up, "restore", put_back)
+    with pytest.raises(KeyboardInterrupt), Undo(signals) as undo:
+        up._tune("swap0", signals, undo)
+    assert done == ["tuned", "put back"]
+
+
+def test_down_goes_on_when_it_cannot_put_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fail: Fail
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(down, "restore", fail)
+    down._restore(DEVICE)
+    assert capsys.readouterr().err.startswith("vswap: the kernel's settings stay as they are: ")
+
+
+def test_down_that_is_interrupted_puts_nothing_back(
+    swaps: Path, signals: Interrupts, monkeypatch: pytest.MonkeyPatch, fail: Fail
+) -> None:
+    def stopped(_device: Device, _area: SwapArea, _signals: Interrupts) -> None:
+        raise StoppedError("swap is still on")
+
+    monkeypatch.setattr(down, "swap_off", stopped)
+    monkeypatch.setattr(down, "restore", fail)
+    with pytest.raises(StoppedError, match="swap is still on"):
+        down._take_down(DEVICE, [AREA.path], signals)
+
+
+def test_down_by_a_user_puts_nothing_back(monkeypatch: pytest.MonkeyPatch, fail: Fail) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(down, "restore", fail)
+    down._restore(DEVICE)
 
 
 # ---------------------------------------------------------------- swapoff

@@ -41,10 +41,14 @@ def mount(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def up(mount: Path) -> Callable[..., Device]:
-    """Bring a device up with further arguments; it is taken down after the test."""
+    """Bring a device up with further arguments; it is taken down after the test.
+
+    By force if need be, which puts no setting of the kernel's back: so none is raised, but
+    by tests that are about that.
+    """
 
     def bring_up(*arguments: str) -> Device:
-        done = vswap("up", "--mount", str(mount), *arguments)
+        done = vswap("up", "--mount", str(mount), "--no-tune", *arguments)
         assert done.returncode == 0, done.stderr
         return Device(mount, done.stdout.strip())
 

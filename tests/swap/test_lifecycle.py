@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,26 @@ from swap_support import (
     vswap,
     wait_until,
 )
+
+from vswapd.tuning import restore
+
+PAGE_CLUSTER = Path("/proc/sys/vm/page-cluster")
+RAISED = "5"
+TUNING = Path("/run/vswap/tuning.json")
+
+
+@pytest.fixture
+def page_cluster(mount: Path) -> Iterator[Path]:
+    """The machine's setting, at the kernel's default; afterwards what it was before."""
+    if TUNING.exists():
+        pytest.skip("a device of somebody's has the kernel tuned")
+    before = PAGE_CLUSTER.read_text()
+    PAGE_CLUSTER.write_text("3")
+    try:
+        yield PAGE_CLUSTER
+    finally:
+        restore(TUNING.parent, mount.name)  # what a failed test has left, of other settings too
+        PAGE_CLUSTER.write_text(before)
 
 
 def test_up_prints_the_device_that_the_machine_swaps_on(up: Callable[..., Device]) -> None:
@@ -66,9 +86,34 @@ def test_a_second_up_on_the_same_mount_says_so(up: Callable[..., Device]) -> Non
     assert len(daemons(device.mount)) == 1
 
 
+def test_the_kernel_is_tuned_from_up_to_down(mount: Path, page_cluster: Path) -> None:
+    done = vswap("up", "--mount", str(mount), "--size", "64M")
+    assert done.returncode == 0, done.stderr
+    assert "stays as it is" not in done.stderr
+    assert page_cluster.read_text().strip() == RAISED
+    assert vswap("down", str(mount)).returncode == 0
+    assert page_cluster.read_text().strip() == "3"
+    assert not TUNING.exists()
+
+
+def test_down_puts_back_what_a_dead_daemon_left_raised(mount: Path, page_cluster: Path) -> None:
+    vswap("up", "--mount", str(mount), "--size", "64M", "--no-swapon")
+    for pid in daemons(mount):
+        os.kill(pid, signal.SIGKILL)
+    assert page_cluster.read_text().strip() == RAISED
+    done = vswap("down", str(mount))
+    assert done.returncode == 0, done.stderr
+    assert page_cluster.read_text().strip() == "3"
+
+
+def test_no_tune_leaves_the_kernel_alone(up: Callable[..., Device], page_cluster: Path) -> None:
+    up("--size", "64M", "--no-tune")
+    assert page_cluster.read_text().strip() == "3"
+
+
 @pytest.mark.parametrize("program", ["losetup", "mkswap", "swapon"])
 def test_up_undoes_everything_when_a_step_fails(
-    mount: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+    mount: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, page_cluster: Path
 ) -> None:
     broken = tmp_path / "bin" / program
     broken.parent.mkdir()
@@ -80,10 +125,11 @@ def test_up_undoes_everything_when_a_step_fails(
     assert "it is broken" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert left_behind(mount) == []
+    assert page_cluster.read_text().strip() == "3"
 
 
 @pytest.mark.parametrize("reached", ["daemon", "mount", "loop"])
-def test_ctrl_c_during_up_leaves_nothing(mount: Path, reached: str) -> None:
+def test_ctrl_c_during_up_leaves_nothing(mount: Path, reached: str, page_cluster: Path) -> None:
     look: Callable[[Path], object] = {"daemon": daemons, "mount": mounts, "loop": loops_of}[reached]
     process = start_vswap("up", "--mount", str(mount), "--size", "64M")
     wait_until(lambda: bool(look(mount)) or process.poll() is not None, f"up reaches its {reached}")
@@ -95,6 +141,7 @@ def test_ctrl_c_during_up_leaves_nothing(mount: Path, reached: str) -> None:
         assert process.returncode == 130, errors
         assert "Traceback" not in errors
     assert left_behind(mount) == []
+    assert page_cluster.read_text().strip() == "3"
 
 
 def test_the_daemon_goes_on_when_it_is_asked_to_stop_under_a_swap(

@@ -12,11 +12,12 @@ import click
 from vswap.errors import UserError
 from vswapd.cli.daemon import EXIT_SECONDS, log_path, remove_log
 from vswapd.cli.interrupt import Interrupts, StoppedError, interrupts
-from vswapd.cli.place import remove_own_mount, unmount
+from vswapd.cli.place import RUN_DIRECTORY, remove_own_mount, unmount
 from vswapd.cli.status import read_stats
 from vswapd.cli.swapoff import swap_off
 from vswapd.mounts import Device, find_device, loop_devices
 from vswapd.swapdev import detach_loop, swap_area
+from vswapd.tuning import restore
 
 __all__ = ["down"]
 
@@ -25,6 +26,8 @@ __all__ = ["down"]
 @click.argument("device", required=False)
 def down(device: str | None) -> None:
     """Disable swap, detach the loop device, stop the daemon.
+
+    With the last device, the settings that `up` raised are put back.
 
     DEVICE is a name or a mount point; it may be left out when there is only one. Refuses,
     and changes nothing, when memory does not suffice for what is swapped out. Ctrl-C stops
@@ -51,10 +54,26 @@ def _take_down(device: Device, loops: list[str], signals: Interrupts) -> None:
     with signals.held(), ExitStack() as watched:  # once unmounted there is no second `down`
         running = _watch(device, watched)
         unmount(device.mount)
+        _restore(device)
         remove_own_mount(device.mount)
         _wait_end(device, running)
         if running:  # else it died before, and its log may tell why
             remove_log(log_path(device.name))
+
+
+def _restore(device: Device) -> None:
+    """Put the kernel's settings back if it was the last device.
+
+    What fails is told and no more: the daemon's end is still to be waited for.
+    """
+    if os.geteuid() != 0:  # then it is from `run`, which raises none
+        return
+    try:
+        notes = restore(RUN_DIRECTORY, device.name)
+    except (UserError, OSError) as error:
+        notes = [f"the kernel's settings stay as they are: {error}"]
+    for note in notes:
+        click.echo(f"vswap: {note}", err=True)
 
 
 def _watch(device: Device, watched: ExitStack) -> dict[int, int]:

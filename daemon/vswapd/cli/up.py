@@ -24,6 +24,7 @@ from vswapd.swapdev import (
     make_swap,
     restrict,
 )
+from vswapd.tuning import restore, tune
 
 __all__ = ["up"]
 
@@ -43,8 +44,19 @@ __all__ = ["up"]
     help="The kernel fills swap areas with a higher priority first.",
 )
 @click.option("--no-swapon", is_flag=True, help="Stop after the loop device.")
+@click.option(
+    "--no-tune",
+    is_flag=True,
+    help="Leave the kernel's settings alone. Else two are raised, for the whole machine, until the "
+    "last device is taken down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), and "
+    "guest_halt_poll_ns to 200000 in a guest whose cpuidle governor is haltpoll.",
+)
 def up(
-    mount: str | None, priority: int | None, no_swapon: bool, **options: Unpack[StoreOptions]
+    mount: str | None,
+    priority: int | None,
+    no_swapon: bool,
+    no_tune: bool,
+    **options: Unpack[StoreOptions],
 ) -> None:
     """Start a daemon in the background and swap on it.
 
@@ -61,6 +73,8 @@ def up(
         try:
             with undo:
                 loop = _attach(settings, signals, undo)
+                if not no_tune:
+                    _tune(settings.name, signals, undo)
                 if not no_swapon:
                     _swap_on(loop, settings.name, priority, signals, undo)
                 undo.keep()
@@ -98,6 +112,23 @@ def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:
         loop = attach_loop(f"{mount}/swap")
         restrict(loop)
     return loop
+
+
+def _tune(device: str, signals: Interrupts, undo: Undo) -> None:
+    """Raise the kernel's settings. A device works without, so what fails is only warned of."""
+    with signals.held():
+        undo.later(_restore, device)
+        try:
+            problems = tune(place.RUN_DIRECTORY, device)
+        except (UserError, OSError) as error:
+            problems = [f"the kernel is not tuned: {error}"]
+    for problem in problems:
+        click.echo(f"vswap: warning: {problem}", err=True)
+
+
+def _restore(device: str) -> None:
+    for note in restore(place.RUN_DIRECTORY, device):
+        click.echo(f"vswap: {note}", err=True)
 
 
 def _swap_on(loop: str, label: str, priority: int | None, signals: Interrupts, undo: Undo) -> None:
