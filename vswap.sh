@@ -14,6 +14,7 @@ here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 venv=${VSWAP_VENV:-$here/.venv}
 run_packages=(python3 python3-dev python3-venv gcc libc6-dev pkg-config libfuse3-dev fuse3 util-linux mount)
 test_packages=(fio procps)
+bench_packages=(nbdkit libnbd-bin)
 
 say() { printf 'vswap.sh: %s\n' "$*" >&2; }
 die() { say "$*"; exit 2; }
@@ -92,13 +93,13 @@ case ${1:-} in
 test)
     shift
     install_packages "${run_packages[@]}" "${test_packages[@]}"
-    with_lock install_environment test run
+    with_lock install_environment test bench run # the checks read the plots' code too
     run_tests "$@"
     ;;
 bench)
     shift
-    install_packages "${run_packages[@]}" "${test_packages[@]}"
-    with_lock install_environment run
+    install_packages "${run_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}"
+    with_lock install_environment bench run
     cd "$here" && exec "$venv/bin/python" -m bench "$@"
     ;;
 *)

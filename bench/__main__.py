@@ -2,7 +2,7 @@
 
     sudo ./vswap.sh bench [NAME] [options]
 
-Without a name it is `limit`.
+Without a name it is `compare`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import churn, cleaner, codecs, density, limit
+from bench import churn, cleaner, codecs, compare, density, limit
 from bench.options import guarded
 
 BENCHMARKS: dict[str, Callable[[], int]] = {
+    "compare": compare.main,
     "limit": limit.main,
     "density": density.main,
     "cleaner": cleaner.main,
@@ -24,7 +25,7 @@ BENCHMARKS: dict[str, Callable[[], int]] = {
 
 def main() -> int:
     words = sys.argv[1:]
-    name = words.pop(0) if words and not words[0].startswith("-") else "limit"
+    name = words.pop(0) if words and not words[0].startswith("-") else "compare"
     if name not in BENCHMARKS:
         print(f"bench: no benchmark {name!r}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2

@@ -17,11 +17,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["BuildError", "build"]
+__all__ = ["OUT", "BuildError", "build"]
 
 SOURCES = Path(__file__).resolve().parent / "c"
+OUT = SOURCES.parent / "out"
 FLAGS = ["-std=gnu17", "-O2", "-Wall", "-Wextra", "-pthread"]
-PACKAGES = {"nullfs": "fuse3 >= 3.12"}  # the version that knows fuse_loop_cfg_create
+PACKAGES = dict.fromkeys(("nullfs", "memfs"), "fuse3 >= 3.12")  # it knows fuse_loop_cfg_create
 TIMEOUT = 120.0
 
 
@@ -90,7 +91,7 @@ def _run(argv: list[str], install: str) -> subprocess.CompletedProcess[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compile the C programs of the benchmarks.")
     parser.add_argument("name", nargs="*", help="programs of bench/c (default: all)")
-    parser.add_argument("--out", type=Path, default=SOURCES.parent / "out")
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     try:
         for name in arguments.name or _names():

@@ -84,11 +84,17 @@ class MemoryCgroup:
         """Kill what is left inside and remove the group."""
         self._remove()
 
-    def start(self, argv: Sequence[str], *, capture: bool = False) -> subprocess.Popen[str]:
-        """Start a program inside and do not wait for it. At exit at the latest it is killed."""
+    def start(
+        self, argv: Sequence[str], *, capture: bool = False, talk: bool = False
+    ) -> subprocess.Popen[str]:
+        """Start a program inside and do not wait for it. At exit at the latest it is killed.
+
+        `capture` gives pipes for what it prints, `talk` one for its input.
+        """
         pipe = subprocess.PIPE if capture else None
+        spoken = subprocess.PIPE if talk else None
         command = ["sh", "-c", _ENTER, str(self.path / "cgroup.procs"), *argv]
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+        process = subprocess.Popen(command, stdin=spoken, stdout=pipe, stderr=pipe, text=True)
         self._started.append(process)
         return process
 
@@ -118,6 +124,13 @@ class MemoryCgroup:
                 continue
         return bool(pids)
 
+    def set_limit(self, limit_bytes: int) -> None:
+        """Another limit. Raises `CgroupError` if what is charged cannot be made to fit it."""
+        try:
+            self._write_limit(limit_bytes)
+        except OSError as error:
+            raise CgroupError(f"the limit cannot be {limit_bytes} bytes: {error}") from error
+
     def memory_bytes(self) -> int:
         """Memory charged to the group now, page cache included."""
         return self._number("memory.current" if self._unified else "memory.usage_in_bytes")
@@ -143,11 +156,14 @@ class MemoryCgroup:
         self.path.mkdir()
 
     def _configure(self) -> None:
-        limit = "memory.max" if self._unified else "memory.limit_in_bytes"
-        (self.path / limit).write_text(str(self._limit_bytes))
+        self._write_limit(self._limit_bytes)
         swappiness = self.path / "memory.swappiness"
         if swappiness.exists():
             swappiness.write_text(str(self._swappiness))
+
+    def _write_limit(self, limit_bytes: int) -> None:
+        limit = "memory.max" if self._unified else "memory.limit_in_bytes"
+        (self.path / limit).write_text(str(limit_bytes))
 
     def _number(self, name: str) -> int:
         return int((self.path / name).read_text())

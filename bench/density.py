@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.measure import CORPUS_MIB, MIB, available_bytes, load, source, wait_for_rest
 from bench.options import common, guarded, need_root, settings
-from bench.peers import Peer, PeerError, vswap, zram
+from bench.peers import PeerError, Vswap, vswap, zram
 from bench.report import Aim, Figures, save, show
 
 PAGE = 4096
@@ -65,7 +65,7 @@ def sizes(stats: dict[str, int]) -> Figures:
     }
 
 
-def of_vswap(peer: Peer, corpus_file: Path, size: int) -> tuple[Figures, Figures]:
+def of_vswap(peer: Vswap, corpus_file: Path, size: int) -> tuple[Figures, Figures]:
     """The same of ours, when it is written and when it has been cleaned."""
     cpu = peer.cpu_seconds_ever()
     wrote = load(peer.device, corpus_file, size)
@@ -79,7 +79,7 @@ def of_vswap(peer: Peer, corpus_file: Path, size: int) -> tuple[Figures, Figures
     return written, {**state(peer), **recompressing, **compacting}
 
 
-def carried_out(peer: Peer, command: str) -> Figures:
+def carried_out(peer: Vswap, command: str) -> Figures:
     """Have a command carried out, and wait until the device is at rest: what that took."""
     began, cpu = time.monotonic(), peer.cpu_seconds_ever()
     peer.command(command)
@@ -91,7 +91,7 @@ def carried_out(peer: Peer, command: str) -> Figures:
     }
 
 
-def state(peer: Peer) -> Figures:
+def state(peer: Vswap) -> Figures:
     """What a device of ours costs now, and what its pages are."""
     stats = peer.stats()
     slots = stats["stored_pages"] + stats["same_pages"]
@@ -105,7 +105,7 @@ def state(peer: Peer) -> Figures:
     }
 
 
-def of_nothing(peer: Peer) -> Figures:
+def of_nothing(peer: Vswap) -> Figures:
     """What a device costs that holds nothing."""
     stats, pss = peer.stats(), peer.pss()
     maps = stats["mem_used_total"] - stats["segment_bytes"] - stats["buffer_bytes"]

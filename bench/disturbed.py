@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.build import build
 from bench.measure import OUT, load, read_4k, wait_for_rest
-from bench.peers import Peer
+from bench.peers import Vswap
 from bench.report import Figures
 from bench.sampler import sampling
 
@@ -46,7 +46,7 @@ class Reading:
     size: int
     seconds: float
 
-    def figures(self, peer: Peer) -> Figures:
+    def figures(self, peer: Vswap) -> Figures:
         """Reads of the groups' first pages, and how much of the time the cleaner worked."""
         with sampling(lambda: {n: int(peer.stats()[n]) for n in WORK}, LOOK_SECONDS) as samples:
             align = f"--blockalign={GROUP_PAGES * PAGE}"
@@ -62,7 +62,7 @@ def dead_ranges(size: int) -> Iterator[tuple[int, int]]:
         yield number * group + kept, group - kept
 
 
-def discard_half(peer: Peer, size: int) -> None:
+def discard_half(peer: Vswap, size: int) -> None:
     """Discard all dead ranges beside reads, so that the cleaner has not much time for them yet."""
     handle = os.open(peer.device, os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -74,7 +74,7 @@ def discard_half(peer: Peer, size: int) -> None:
 
 
 @contextmanager
-def reads(peer: Peer, size: int) -> Iterator[None]:
+def reads(peer: Vswap, size: int) -> Iterator[None]:
     """Read during the block."""
     program = str(build("blkload", OUT))
     argv = [program, "--device", peer.device, "--rw", "randread", "--block", "4K", "--json"]
@@ -86,7 +86,7 @@ def reads(peer: Peer, size: int) -> Iterator[None]:
         process.wait(READER_SECONDS)
 
 
-def read_disturbed(peer: Peer, source: Path, reading: Reading) -> dict[str, Figures]:
+def read_disturbed(peer: Vswap, source: Path, reading: Reading) -> dict[str, Figures]:
     """Figures of all cases, on one new device, as {case: figures}."""
     load(peer.device, source, reading.size)
     found = {AT_REST: reading.figures(peer)}
@@ -101,7 +101,7 @@ def read_disturbed(peer: Peer, source: Path, reading: Reading) -> dict[str, Figu
     return found
 
 
-def cleaned(peer: Peer, case: str) -> AbstractContextManager[None]:
+def cleaned(peer: Vswap, case: str) -> AbstractContextManager[None]:
     """What makes the cleaner work during the block, besides dead space."""
     if case == BACKGROUND:
         return nullcontext()
@@ -109,7 +109,7 @@ def cleaned(peer: Peer, case: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def pressed(peer: Peer) -> Iterator[None]:
+def pressed(peer: Vswap) -> Iterator[None]:
     """Leave the device hardly more memory than it uses, during the block."""
     peer.command(f"memory_limit {int(peer.stats()['mem_used_total'] * SCARCE)}")
     try:
@@ -119,7 +119,7 @@ def pressed(peer: Peer) -> Iterator[None]:
 
 
 @contextmanager
-def commanded(peer: Peer, command: str) -> Iterator[None]:
+def commanded(peer: Vswap, command: str) -> Iterator[None]:
     """Have the device carry out a command during the block, and wait for its end.
 
     Raises `CommandError` if it refuses.

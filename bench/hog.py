@@ -18,11 +18,11 @@ from typing import Any
 from bench.build import build
 from bench.cgroup import MemoryCgroup
 from bench.measure import MIB, OUT
-from bench.peers import Peer, swapping
+from bench.peers import Vswap, swapping
 from bench.report import Figures
 from bench.sampler import Samples, sampling
 
-__all__ = ["Hog", "HogError", "figures", "run_hog"]
+__all__ = ["Ended", "Hog", "HogError", "figures", "judged", "run_hog", "run_in", "speeds"]
 
 SAMPLE_SECONDS = 0.25
 WATCHED = ("mem_used_total", "compr_data_size", "stored_pages", "failed_writes")
@@ -34,7 +34,10 @@ class HogError(Exception):
 
 @dataclass(frozen=True)
 class Hog:
-    """What the hog does, and in how much memory. `seconds` is when it is given up."""
+    """What the hog does, and in how much memory. `seconds` is when it is given up.
+
+    One that is to `hold` waits for a line of input after the fill.
+    """
 
     order: str = "seq"
     mib: int = 512
@@ -42,56 +45,86 @@ class Hog:
     passes: int = 2
     rewrite: float = 0.5
     seconds: float = 600.0
+    hold: bool = False
 
     def command(self, source: Path) -> list[str]:
         """The hog's command line."""
         return [
             *(str(build("hog", OUT)), "--size", str(self.mib * MIB), "--source", str(source)),
             *("--passes", str(self.passes), "--rewrite", str(self.rewrite)),
-            *("--order", self.order, "--json"),
+            *("--order", self.order, *(["--hold"] if self.hold else []), "--json"),
         ]
 
+    def group(self) -> MemoryCgroup:
+        """The cgroup that it is to run in."""
+        return MemoryCgroup(self.limit_mib * MIB, f"vswap-bench-{os.getpid()}")
 
-def run_hog(peer: Peer, source: Path, hog: Hog) -> Figures:
-    """Let it run to its end with its swap on `peer`, which must be new.
+
+@dataclass(frozen=True)
+class Ended:
+    """What a hog printed, and whether it was killed or took too long instead."""
+
+    printed: Mapping[str, Any]
+    killed: bool
+
+
+def run_in(group: MemoryCgroup, source: Path, hog: Hog) -> Ended:
+    """Let it run to its end. Raises `HogError` for a wrong page."""
+    try:
+        done = group.run(hog.command(source), hog.seconds)
+    except subprocess.TimeoutExpired:
+        return Ended({}, killed=True)
+    return judged(done, group.oom_kills() > 0)
+
+
+def judged(done: subprocess.CompletedProcess[str], killed: bool) -> Ended:
+    """How it ended. Raises `HogError` for a wrong page, or one that could not be read."""
+    said = done.stdout.splitlines()
+    printed = json.loads(said[-1]) if said and said[-1].startswith("{") else {}
+    if (done.returncode > 0 or printed.get("mismatches")) and not killed:
+        raise HogError(f"the hog ended with {done.returncode}: {done.stderr.strip()}")
+    return Ended(printed, killed or not printed)
+
+
+def run_hog(peer: Vswap, source: Path, hog: Hog) -> Figures:
+    """Let it run to its end with its swap on `peer`, which must be new, and watch that.
 
     Raises `HogError` for a wrong page. One that was killed, or took too long, gives no speed.
     """
-    printed: dict[str, Any] = {}
-    with swapping(peer), MemoryCgroup(hog.limit_mib * MIB, f"vswap-bench-{os.getpid()}") as group:
+    with swapping(peer), hog.group() as group:
         with sampling(lambda: watched(peer), SAMPLE_SECONDS) as samples:
-            try:
-                done = group.run(hog.command(source), hog.seconds)
-            except subprocess.TimeoutExpired:
-                done = None
-        killed = group.oom_kills()
+            ended = run_in(group, source, hog)
         samples.rows.append((samples.rows[-1][0] if samples.rows else 0.0, watched(peer)))
-    if done is not None and done.stdout.strip():
-        printed = json.loads(done.stdout.splitlines()[-1])
-    if done is not None and (done.returncode > 0 or printed.get("mismatches")) and not killed:
-        raise HogError(f"the hog ended with {done.returncode}: {done.stderr.strip()}")
-    return figures(printed, samples, killed > 0 or not printed)
+    return figures(ended.printed, samples, ended.killed)
 
 
-def watched(peer: Peer) -> Mapping[str, int]:
+def watched(peer: Vswap) -> Mapping[str, int]:
     """The fields of the statistics that matter here."""
     stats = peer.stats()
     return {name: int(stats[name]) for name in WATCHED}
 
 
-def figures(printed: Mapping[str, Any], samples: Samples, killed: bool) -> Figures:
-    """Speeds from what the hog printed, and the most of what the device held."""
-    speeds: Figures = {}
+def speeds(printed: Mapping[str, Any]) -> Figures:
+    """Pages in a second, of each phase and of all, from what the hog printed.
+
+    Without the time that it took to read its source.
+    """
+    found: Figures = {}
     pages = seconds = 0.0
     for phase in printed.get("phases", ()):
         spent = phase["seconds"] - phase["source_seconds"]
         pages, seconds = pages + phase["pages"], seconds + spent
         if spent > 0:
-            speeds[f"{phase['phase']}: pages/s"] = phase["pages"] / spent
+            found[f"{phase['phase']}: pages/s"] = phase["pages"] / spent
     if seconds > 0:
-        speeds["in all: pages/s"] = pages / seconds
+        found["in all: pages/s"] = pages / seconds
+    return found
+
+
+def figures(printed: Mapping[str, Any], samples: Samples, killed: bool) -> Figures:
+    """Speeds from what the hog printed, and the most of what the device held."""
     return {
-        **speeds,
+        **speeds(printed),
         "peak mem_used_total, MiB": samples.most("mem_used_total") / MIB,
         "peak compr_data_size, MiB": samples.most("compr_data_size") / MIB,
         "peak pages on the device": samples.most("stored_pages"),

@@ -1,6 +1,6 @@
 """vswap against the limit of its transport: a C file system that does nothing.
 
-    sudo ./vswap.sh bench [limit] [--rounds N] [--seconds S] [--json FILE]
+    sudo ./vswap.sh bench limit [--rounds N] [--seconds S] [--json FILE]
 
 Both are measured in turns in one run, and what counts is the ratio of the medians: the
 machine's speed cancels out. Pages are real process memory (bench/corpus.py).
@@ -20,7 +20,7 @@ import lz4.block
 
 from bench.measure import OUT, load, read_4k, source
 from bench.options import common, guarded, need_root, settings
-from bench.peers import Peer, nullfs, vswap
+from bench.peers import Peer, Vswap, nullfs, vswap
 from bench.report import Aim, Figures, save, show
 
 SIZE = 1 << 30
@@ -48,7 +48,7 @@ def write_128k(peer: Peer, corpus_file: Path, size: int) -> Figures:
 
 def faults(peer: Peer, run: Callable[[], Figures], about: str) -> Figures:
     """`run`'s figures, and the data threads' minor faults per 10,000 requests meanwhile."""
-    if peer.name != "vswap":
+    if not isinstance(peer, Vswap):
         return run()
     faults_before, requests_before = peer.minor_faults(), _requests(peer)
     figures = run()
@@ -59,7 +59,7 @@ def faults(peer: Peer, run: Callable[[], Figures], about: str) -> Figures:
     return figures
 
 
-def _requests(peer: Peer) -> int:
+def _requests(peer: Vswap) -> int:
     stats = peer.stats()
     return int(stats["reads"]) + int(stats["writes"])
 

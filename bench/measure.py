@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.build import build
+from bench.build import OUT, build
 from bench.corpus import corpus
-from bench.peers import Peer, PeerError
+from bench.peers import Peer, PeerError, Vswap
 from bench.report import Figures
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "wait_for_rest",
 ]
 
-OUT = Path(__file__).resolve().parent / "out"
 CORPUS_MIB = 256
 MIB = 1 << 20
 _SECONDS = 600.0
@@ -84,7 +83,7 @@ def load(device: str, corpus_file: Path, size: int, streams: int = 1) -> dict[st
     )
 
 
-def wait_for_rest(peer: Peer) -> float:
+def wait_for_rest(peer: Vswap) -> float:
     """Wait until vswap has not cleaned for a while; since when (`time.monotonic`).
 
     Raises `PeerError` if that takes too long.

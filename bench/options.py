@@ -14,23 +14,28 @@ from bench.corpus import CorpusError
 from bench.hog import HogError
 from bench.peers import CommandError, PeerError
 
-__all__ = ["common", "guarded", "need_root", "settings"]
+__all__ = ["common", "guarded", "need_root", "parser_for", "settings"]
 
 
-def common(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
-    about = (doc or "").splitlines()[0]
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"({rounds})")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write every figure of every round here"
-    )
+def parser_for(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the option `--set`."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument(
         *("--set", "-s"),
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="a setting of the device, as Settings names it",
+    )
+    return parser
+
+
+def common(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options of most benchmarks."""
+    parser = parser_for(doc)
+    parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=f"({rounds})")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every figure of every round here"
     )
     return parser
 

@@ -49,8 +49,11 @@ class Aim:
         if self.of_ratio and ratio is None:
             return f"{words}: nothing to compare with"
         value = ratio if self.of_ratio and ratio is not None else figure
-        met = value <= self.bound if self.at_most else value >= self.bound
-        return f"{words}: {'met' if met else 'missed'}"
+        return f"{words}: {'met' if self.met(value) else 'missed'}"
+
+    def met(self, value: float) -> bool:
+        """Whether a figure, or a ratio, is good enough."""
+        return value <= self.bound if self.at_most else value >= self.bound
 
 
 def median(rounds: Sequence[Figures], figure: str) -> float | None:

@@ -2,7 +2,7 @@
  * blkload: real data to and from a block device, and how long each request took.
  *
  *     blkload --device DEV --source FILE --block BYTES --streams N --bytes TOTAL
- *             --rw write|read|randread [--seed S] [--json]
+ *             --rw write|read|randwrite|randread [--seconds S] [--seed S] [--json]
  *
  * fio makes its data up, with a compressibility that is a parameter. A store that
  * compresses must be measured with what it will hold; so this writes the source file,
@@ -10,9 +10,12 @@
  *
  * Each of the N streams is a thread with one request in flight (O_DIRECT). Sequential
  * streams have a region each and go round in it until they have done their share of
- * TOTAL; random reads go all over the regions. The regions together are TOTAL bytes or
- * the device, whichever is smaller: a read with the --bytes and --streams of an earlier
- * write finds what that wrote.
+ * TOTAL; random requests go all over the regions, and random writes take random blocks of
+ * the source. The regions together are TOTAL bytes or the device, whichever is smaller: a
+ * read with the --bytes and --streams of an earlier write finds what that wrote.
+ *
+ * With --seconds a stream ends with the first request that is done after so long, and TOTAL
+ * is the most that is transferred.
  *
  * MB is 1e6 bytes. Exit: 0 done, 1 a request failed, 2 could not run.
  */
@@ -32,15 +35,16 @@
 #define MAX_STREAMS 256
 
 enum { EXIT_IO_ERROR = 1 };
-enum mode { WRITE, READ, RANDREAD };
+enum mode { WRITE, READ, RANDWRITE, RANDREAD, MODES };
 
-static const char *const mode_names[] = {"write", "read", "randread"};
+static const char *const mode_names[MODES] = {"write", "read", "randwrite", "randread"};
 
 struct options {
     const char *device;
     const char *source;
     uint64_t block;
     uint64_t bytes;
+    uint64_t ns; /* the time limit; UINT64_MAX: none */
     uint64_t seed;
     unsigned streams;
     enum mode mode;
@@ -52,35 +56,51 @@ struct stream {
     unsigned index;
     unsigned char *buffer; /* one block, for reads */
     uint64_t *latencies;   /* ns, one per request */
+    uint64_t done;         /* requests */
     uint64_t finished;     /* ns */
     int error;
     off_t error_offset;
 };
 
-static struct options options = {.block = 128 << 10, .streams = 1, .seed = 1, .mode = WRITE};
+static struct options options = {
+    .block = 128 << 10, .ns = UINT64_MAX, .streams = 1, .seed = 1, .mode = WRITE};
 static int device;
 static unsigned char *source;
 static uint64_t source_blocks;
 static uint64_t region_blocks; /* of each stream */
-static uint64_t requests;      /* of each stream */
+static uint64_t requests;      /* of each stream, at most */
 static pthread_barrier_t start_line;
+
+static bool is_write(void)
+{
+    return options.mode == WRITE || options.mode == RANDWRITE;
+}
+
+static bool is_random(void)
+{
+    return options.mode == RANDWRITE || options.mode == RANDREAD;
+}
 
 /* ---- one stream -------------------------------------------------------------------- */
 
 static uint64_t block_of_request(const struct stream *stream, uint64_t number)
 {
-    if (options.mode == RANDREAD)
+    if (is_random())
         return mix(number + mix(stream->index + mix(options.seed))) %
                (region_blocks * options.streams);
     return stream->index * region_blocks + number % region_blocks;
 }
 
-/* Streams begin at different places of the source, so that they do not write the same. */
+/*
+ * Streams begin at different places of the source, so that they do not write the same.
+ * The random block is drawn apart from the random place: the complement makes it another draw.
+ */
 static const unsigned char *data_of_request(const struct stream *stream, uint64_t number)
 {
     uint64_t first = mix(stream->index + mix(options.seed));
+    uint64_t block = is_random() ? mix(~(number + first)) : first + number;
 
-    return source + (first + number) % source_blocks * options.block;
+    return source + block % source_blocks * options.block;
 }
 
 static bool do_request(struct stream *stream, uint64_t number)
@@ -89,7 +109,7 @@ static bool do_request(struct stream *stream, uint64_t number)
     ssize_t done;
 
     errno = 0;
-    if (options.mode == WRITE)
+    if (is_write())
         done = pwrite(device, data_of_request(stream, number), options.block, offset);
     else
         done = pread(device, stream->buffer, options.block, offset);
@@ -103,14 +123,15 @@ static bool do_request(struct stream *stream, uint64_t number)
 static void *run_stream(void *argument)
 {
     struct stream *stream = argument;
-    uint64_t before;
+    uint64_t started, before;
 
     pthread_barrier_wait(&start_line);
-    before = now_ns();
-    for (uint64_t number = 0; number < requests && do_request(stream, number); number++) {
+    started = before = now_ns();
+    while (stream->done < requests && before - started < options.ns &&
+           do_request(stream, stream->done)) {
         uint64_t now = now_ns();
 
-        stream->latencies[number] = now - before;
+        stream->latencies[stream->done++] = now - before;
         before = now;
     }
     stream->finished = before;
@@ -165,6 +186,20 @@ static uint64_t join_streams(struct stream *streams)
 
 /* ---- the report -------------------------------------------------------------------- */
 
+/* What the streams have left room for after their last request is closed up. */
+static uint64_t gather(const struct stream *streams, uint64_t *latencies)
+{
+    uint64_t count = 0;
+
+    for (unsigned index = 0; index < options.streams; index++) {
+        const struct stream *stream = &streams[index];
+
+        memmove(latencies + count, stream->latencies, stream->done * sizeof *latencies);
+        count += stream->done;
+    }
+    return count;
+}
+
 static int by_value(const void *a, const void *b)
 {
     const uint64_t *left = a, *right = b;
@@ -208,22 +243,23 @@ static void report(double seconds, uint64_t *latencies, uint64_t count)
 
 static enum mode parse_mode(const char *text)
 {
-    for (unsigned mode = WRITE; mode <= RANDREAD; mode++)
+    for (unsigned mode = 0; mode < MODES; mode++)
         if (!strcmp(text, mode_names[mode]))
             return mode;
-    die("--rw: '%s' is neither write, read nor randread", text);
+    die("--rw: '%s' is neither write, read, randwrite nor randread", text);
 }
 
 static const char help[] =
     "usage: blkload --device DEV --bytes TOTAL [options]\n"
-    "  --device DEV                a block device (or a file, for a trial); writes destroy it\n"
-    "  --bytes TOTAL               to transfer, by all streams together\n"
-    "  --rw write|read|randread    (write)\n"
-    "  --source FILE               the data to write\n"
-    "  --block BYTES               of each request (128K)\n"
-    "  --streams N                 requests in flight (1)\n"
-    "  --seed S                    chooses data and random places (1)\n"
-    "  --json                      one line of JSON\n";
+    "  --device DEV        a block device (or a file, for a trial); writes destroy it\n"
+    "  --bytes TOTAL       to transfer, by all streams together\n"
+    "  --rw MODE           write, read, randwrite or randread (write)\n"
+    "  --source FILE       the data to write\n"
+    "  --block BYTES       of each request (128K)\n"
+    "  --streams N         requests in flight (1)\n"
+    "  --seconds S         end after so long, whatever is left of TOTAL\n"
+    "  --seed S            chooses data and random places (1)\n"
+    "  --json              one line of JSON\n";
 
 static const struct option long_options[] = {{"device", required_argument, NULL, 'd'},
                                              {"source", required_argument, NULL, 'f'},
@@ -231,6 +267,7 @@ static const struct option long_options[] = {{"device", required_argument, NULL,
                                              {"streams", required_argument, NULL, 'n'},
                                              {"bytes", required_argument, NULL, 't'},
                                              {"rw", required_argument, NULL, 'm'},
+                                             {"seconds", required_argument, NULL, 'l'},
                                              {"seed", required_argument, NULL, 's'},
                                              {"json", no_argument, NULL, 'j'},
                                              {"help", no_argument, NULL, 'h'},
@@ -245,6 +282,7 @@ static void parse_option(int option)
     case 'n': options.streams = (unsigned)parse_real("--streams", optarg, 1, MAX_STREAMS); break;
     case 't': options.bytes = parse_bytes("--bytes", optarg); break;
     case 'm': options.mode = parse_mode(optarg); break;
+    case 'l': options.ns = (uint64_t)(parse_real("--seconds", optarg, 0.001, 86400) * 1e9); break;
     case 's': options.seed = parse_bytes("--seed", optarg); break;
     case 'j': options.json = true; break;
     case 'h': fputs(help, stdout); exit(EXIT_SUCCESS);
@@ -259,7 +297,7 @@ static void parse_command_line(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
         parse_option(option);
     if (optind != argc || !options.device || !options.bytes ||
-        (options.mode == WRITE && !options.source)) {
+        (is_write() && !options.source)) {
         fputs(help, stderr);
         exit(EXIT_USAGE);
     }
@@ -270,7 +308,7 @@ static void parse_command_line(int argc, char **argv)
 /* O_EXCL makes the kernel refuse a device that is mounted or swapped on. */
 static uint64_t open_device(void)
 {
-    const int access = options.mode == WRITE ? O_RDWR | O_EXCL : O_RDONLY;
+    const int access = is_write() ? O_RDWR | O_EXCL : O_RDONLY;
     struct stat attr;
     uint64_t size;
 
@@ -320,17 +358,17 @@ int main(int argc, char **argv)
 {
     static struct stream streams[MAX_STREAMS];
     uint64_t *latencies;
-    uint64_t started, count;
+    uint64_t started, finished;
 
     parse_command_line(argc, argv);
     share_out(open_device());
-    if (options.mode == WRITE)
+    if (is_write())
         load_source();
-    count = requests * options.streams;
-    latencies = allocate(count * sizeof *latencies);
+    latencies = allocate(requests * options.streams * sizeof *latencies);
     start_streams(streams, latencies);
     started = now_ns();
     pthread_barrier_wait(&start_line);
-    report((double)(join_streams(streams) - started) / 1e9, latencies, count);
+    finished = join_streams(streams);
+    report((double)(finished - started) / 1e9, latencies, gather(streams, latencies));
     return EXIT_SUCCESS;
 }

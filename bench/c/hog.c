@@ -2,7 +2,7 @@
  * hog: a process that needs its memory back unchanged.
  *
  *     hog --size BYTES --source FILE [--passes N] [--order seq|random]
- *         [--rewrite FRACTION] [--seed S] [--heartbeat SECONDS] [--json]
+ *         [--rewrite FRACTION] [--seed S] [--hold] [--heartbeat SECONDS] [--json]
  *
  * Fills anonymous memory with real data, then checks every page again and again. Run in a
  * memory cgroup smaller than --size, it makes the kernel swap, and notices a page that
@@ -12,6 +12,9 @@
  *     verify 1    every page, in the order of --order
  *     rewrite 1   about FRACTION of the pages, each by another one
  *     verify 2    ...                                         up to `verify N`
+ *
+ * With --hold it says `filled` after the fill and waits for a line of input, or its end:
+ * time to take away the swap device that has the pages.
  *
  * How a page is known to be right. Page `i`, when it is written for the g-th time round
  * (its generation), holds a page of the source file chosen by a hash of (i, g, seed); its
@@ -34,6 +37,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,6 +86,7 @@ struct options {
     double rewrite;
     uint64_t seed;
     double heartbeat;
+    bool hold;
     bool json;
     bool inject_mismatch;
 };
@@ -353,6 +358,18 @@ static void run_phase(struct phase *phase, uint64_t (*order)(uint64_t), bool (*v
         print_phase(phase);
 }
 
+/* Without stdio, whose buffers are not locked. */
+static void hold(void)
+{
+    static const char filled[] = "filled\n";
+    char byte = 0;
+
+    if (write(STDOUT_FILENO, filled, sizeof filled - 1) < 0)
+        die("hog: stdout: %s", strerror(errno));
+    while (byte != '\n' && read(STDIN_FILENO, &byte, 1) > 0)
+        ;
+}
+
 static void run_all_phases(void)
 {
     uint64_t (*order)(uint64_t) = hog.options.random ? in_random_order : in_address_order;
@@ -360,6 +377,8 @@ static void run_all_phases(void)
     run_phase(begin_phase("fill", 0), in_address_order, write_page);
     if (hog.options.inject_mismatch)
         hog.memory[hog.pages / 2 * PAGE_SIZE + PAGE_SIZE / 2] ^= 1;
+    if (hog.options.hold)
+        hold();
     for (hog.pass = 1; hog.pass <= hog.options.passes; hog.pass++) {
         run_phase(begin_phase("verify", hog.pass), order, verify_page);
         if (hog.pass < hog.options.passes && hog.options.rewrite > 0) {
@@ -424,16 +443,26 @@ static void print_phase_json(const struct phase *phase)
            (double)phase->slowest_ns / 1e3, (uintmax_t)phase->mismatches);
 }
 
+/* Processor time of the hog's own work: what the kernel does in its name is system time. */
+static double user_seconds(void)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    return (double)used.ru_utime.tv_sec + (double)used.ru_utime.tv_usec / 1e6;
+}
+
 static void print_json(double elapsed)
 {
     static const char *const results[] = {
         [EXIT_SUCCESS] = "ok", [EXIT_MISMATCH] = "mismatch", [EXIT_READ_ERROR] = "read error"};
 
     printf("{\"result\": \"%s\", \"size\": %ju, \"pages\": %ju, \"order\": \"%s\", "
-           "\"rewrite\": %g, \"seed\": %ju, \"elapsed\": %.3f, \"phases\": [",
+           "\"rewrite\": %g, \"seed\": %ju, \"elapsed\": %.3f, \"user_seconds\": %.3f, "
+           "\"phases\": [",
            results[outcome()], (uintmax_t)hog.options.size, (uintmax_t)hog.pages,
            hog.options.random ? "random" : "seq", hog.options.rewrite,
-           (uintmax_t)hog.options.seed, elapsed);
+           (uintmax_t)hog.options.seed, elapsed, user_seconds());
     for (unsigned index = 0; index < hog.phase_count; index++) {
         fputs(index ? ", " : "", stdout);
         print_phase_json(&hog.phases[index]);
@@ -469,8 +498,9 @@ static const char help[] =
     "  --order seq|random    how a verify pass walks the pages (seq)\n"
     "  --rewrite FRACTION    of the pages to write anew between two passes (0)\n"
     "  --seed S              chooses data, order and the pages rewritten (1)\n"
+    "  --hold                say `filled` after the fill and wait for a line of input\n"
     "  --heartbeat SECONDS   say on stderr how far it got, as often as this\n"
-    "  --json                one line of JSON at the end, and nothing else on stdout\n"
+    "  --json                one line of JSON at the end, and no other report\n"
     "  --inject-mismatch     for testing: flip a bit after the fill, to see it noticed\n";
 
 static const struct option long_options[] = {{"size", required_argument, NULL, 's'},
@@ -479,6 +509,7 @@ static const struct option long_options[] = {{"size", required_argument, NULL, '
                                              {"order", required_argument, NULL, 'o'},
                                              {"rewrite", required_argument, NULL, 'r'},
                                              {"seed", required_argument, NULL, 'S'},
+                                             {"hold", no_argument, NULL, 'H'},
                                              {"heartbeat", required_argument, NULL, 'b'},
                                              {"json", no_argument, NULL, 'j'},
                                              {"inject-mismatch", no_argument, NULL, 'i'},
@@ -501,6 +532,7 @@ static void parse_option(struct options *options, int option)
     case 'o': options->random = parse_order(optarg); break;
     case 'r': options->rewrite = parse_real("--rewrite", optarg, 0, 1); break;
     case 'S': options->seed = parse_bytes("--seed", optarg); break;
+    case 'H': options->hold = true; break;
     case 'b': options->heartbeat = parse_real("--heartbeat", optarg, 0, 86400); break;
     case 'j': options->json = true; break;
     case 'i': options->inject_mismatch = true; break;

@@ -47,6 +47,23 @@ def test_version_2_hands_the_controller_down(
     assert (group.memory_bytes(), group.swap_bytes(), group.oom_kills()) == (7, 4096, 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "file"), [("cgroup", "memory.limit_in_bytes"), ("cgroup2", "memory.max")]
+)
+def test_the_limit_can_be_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, file: str
+) -> None:
+    root = mounted(monkeypatch, tmp_path, kind, "rw,memory")
+    (root / "cgroup.controllers").write_text("memory\n")
+    group = MemoryCgroup(LIMIT, "hog").__enter__()
+    group.set_limit(2 * LIMIT)
+    assert (group.path / file).read_text() == str(2 * LIMIT)
+    (group.path / file).unlink()
+    (group.path / file).mkdir()
+    with pytest.raises(CgroupError, match="the limit cannot be"):
+        group.set_limit(LIMIT)
+
+
 def test_a_unified_hierarchy_without_the_controller_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,16 +7,13 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 from bench import __main__ as command
-from bench import peers
 from bench.disturbed import GROUP_PAGES, PAGE, dead_ranges
 from bench.hog import figures
 from bench.options import settings
-from bench.peers import PeerError, zram
 from bench.sampler import Samples, sampling
 
 MIB = 1 << 20
@@ -73,13 +70,7 @@ def test_a_hogs_speed_is_without_the_time_its_source_took() -> None:
     assert "in all: pages/s" not in figures({}, samples, killed=True)
 
 
-def test_no_zram_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(peers, "_ZRAM", tmp_path)
-    with pytest.raises(PeerError, match="no zram"), zram(MIB):
-        pass
-
-
-def test_a_benchmark_is_chosen_by_name_and_limit_is_the_default(
+def test_a_benchmark_is_chosen_by_name_and_compare_is_the_default(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called = []
@@ -93,7 +84,7 @@ def test_a_benchmark_is_chosen_by_name_and_limit_is_the_default(
     for argv in (["--rounds", "1"], ["churn", "--size", "1G"], []):
         monkeypatch.setattr(sys, "argv", ["bench", *argv])
         assert command.main() == 0
-    assert called == [("limit", ["--rounds", "1"]), ("churn", ["--size", "1G"]), ("limit", [])]
+    assert called == [("compare", ["--rounds", "1"]), ("churn", ["--size", "1G"]), ("compare", [])]
     monkeypatch.setattr(sys, "argv", ["bench", "other"])
     assert command.main() == 2
     assert "no benchmark 'other'" in capsys.readouterr().err

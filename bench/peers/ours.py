@@ -1,0 +1,69 @@
+"""vswap itself, as a peer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.peers import processes
+from bench.peers.peer import CommandError, Peer, PeerError, Stored
+from bench.peers.served import loop, mount_point, served
+from vswap.errors import UserError
+from vswapd.cli.daemon import worker_command
+from vswapd.config import Settings
+
+__all__ = ["Vswap", "vswap"]
+
+_COMMAND_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Vswap(Peer):
+    """A device of ours. `mount` is where its files are."""
+
+    mount: Path = field(kw_only=True)
+
+    def stats(self) -> dict[str, Any]:
+        """What it says about itself."""
+        found: dict[str, Any] = json.loads((self.mount / "stats.json").read_text())
+        return found
+
+    def stored(self) -> Stored:
+        """Zero pages and pages of one word are not stored, and so not counted."""
+        stats, memory = self.stats(), self.pss()
+        beside = memory["Pss"] - memory["Pss_Shmem"]  # the state is shared memory
+        return Stored(stats["stored_pages"], stats["mem_used_total"], beside)
+
+    def command(self, line: str) -> str:
+        """Have it carry out a command; its answer. Raises `CommandError`."""
+        ctl = str(self.mount / "ctl")
+        argv = ["sh", "-c", 'printf "%s\\n" "$1" >"$0"', ctl, line]
+        done = subprocess.run(argv, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+        said = Path(ctl).read_text().strip()
+        if done.returncode:
+            raise CommandError(f"{line}: {said}")
+        return said
+
+    def minor_faults(self) -> int:
+        """Minor page faults of the data threads so far."""
+        named: str = self.stats()["data_threads"]
+        threads = map(int, named.split(","))
+        return sum(processes.minor_faults(self.pids[0], thread) for thread in threads)
+
+
+@contextmanager
+def vswap(size: int, **settings: object) -> Iterator[Vswap]:
+    """Ours, started as `vswap up` does, with `Settings` by name. Raises `PeerError`."""
+    with mount_point() as mount:
+        text = json.dumps({"name": "bench", "mount": str(mount), "size": size, **settings})
+        try:
+            argv = worker_command(Settings.from_json(text))
+        except UserError as error:
+            raise PeerError(str(error)) from None
+        with served(argv, mount) as pids, loop(mount / "swap") as device:
+            yield Vswap("vswap", device, True, pids, None, mount=mount)
