@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from bench.build import OUT
@@ -24,12 +25,12 @@ from bench.machine import describe, other_swaps
 from bench.measure import source
 from bench.options import guarded, need_root, parser_for, settings
 from bench.peers import Peer, vswap
-from bench.peers.catalogue import FUSE_PAGE_CLUSTER, PEERS
+from bench.peers.catalogue import FUSE_PAGE_CLUSTER, PEERS, Start, tuned
 from bench.plots import plot_all
 from bench.record import Record
 from bench.shown import OURS
 from bench.tables import document
-from bench.turns import Start, carry_out, look, say, turns
+from bench.turns import carry_out, look, say, turns
 from bench.work import PLAN, QUICK, SORTS, Plan, in_memory, works
 
 __all__ = ["chosen", "starts"]
@@ -44,13 +45,13 @@ def starts(own: Mapping[str, object]) -> dict[str, Start]:
         return dict(PEERS)
     return {
         **PEERS,
-        OURS: lambda size: _ours(size, own),
-        f"{OURS}, lz4": lambda size: _ours(size, {**own, "codec": "lz4"}),
+        OURS: partial(tuned, partial(_ours, own)),
+        f"{OURS}, lz4": partial(tuned, partial(_ours, {**own, "codec": "lz4"})),
     }
 
 
 @contextmanager
-def _ours(size: int, own: Mapping[str, object]) -> Iterator[Peer]:
+def _ours(own: Mapping[str, object], size: int) -> Iterator[Peer]:
     """Otherwise as the catalogue starts it."""
     with vswap(size, **own) as peer:
         yield replace(peer, page_cluster=FUSE_PAGE_CLUSTER)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import MIB
 from bench.peers import Peer
+from bench.peers.catalogue import Start
 from bench.record import Failure, Record
 from bench.work import Work
 
-__all__ = ["Start", "Step", "carry_out", "look", "say", "turns"]
+__all__ = ["Step", "carry_out", "look", "say", "turns"]
 
 LOOK_SIZE = 64 * MIB
-
-Start = Callable[[int], AbstractContextManager[Peer]]
-"""Starts a peer of so many bytes."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,10 @@ from bench.peers.settings import changed
 __all__ = ["Zswap", "without_zswap", "zswap"]
 
 PAGE = 4096
+_PAGE_CLUSTER = 0
+"""No readahead: with the kernel's default a small cgroup is often killed for want of memory, and
+what is read ahead costs zswap as much as what is asked for."""
+
 MAX_POOL_PERCENT = 20  # of the machine's memory: the kernel's default
 _PARAMETERS = Path("/sys/module/zswap/parameters")
 _MEMINFO = Path("/proc/meminfo")
@@ -71,4 +75,4 @@ def zswap(size: int, directory: Path, compressor: str | None = None) -> Iterator
         if (has := choice.read_text().strip()) != wanted:
             raise PeerError(f"no zswap with {wanted}, only with {has}")
         name = f"zswap {compressor}" if compressor else "zswap"
-        yield Zswap(name, file.device, False, (), None, discard=False, before=_held())
+        yield Zswap(name, file.device, False, (), _PAGE_CLUSTER, discard=False, before=_held())

@@ -20,10 +20,10 @@ from bench.peers.served import program
 from bench.peers.settings import changed
 from vswapd.swapdev import start_swapoff, swap_area, swap_areas
 
-__all__ = ["Swap", "swapping"]
+__all__ = ["PAGE_CLUSTER", "Swap", "swapping"]
 
-KERNEL_PAGE_CLUSTER = 3
-_PAGE_CLUSTER = Path("/proc/sys/vm/page-cluster")
+KERNELS_OWN = 3
+PAGE_CLUSTER = Path("/proc/sys/vm/page-cluster")
 _SWAPOFF_SECONDS = 300.0
 _KILLED_SECONDS = 30.0
 
@@ -80,6 +80,6 @@ def _first_priority() -> int:
 
 def _settings(peer: Peer) -> dict[Path, str]:
     """What the kernel is set to while it swaps on a peer."""
-    cluster = KERNEL_PAGE_CLUSTER if peer.page_cluster is None else peer.page_cluster
+    cluster = KERNELS_OWN if peer.page_cluster is None else peer.page_cluster
     zswap = {} if isinstance(peer, Zswap) else without_zswap()
-    return {_PAGE_CLUSTER: str(cluster), **zswap}
+    return {PAGE_CLUSTER: str(cluster), **zswap}

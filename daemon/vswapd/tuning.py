@@ -37,7 +37,7 @@ from pathlib import Path
 from vswap.errors import UserError
 from vswapd.mounts import devices
 
-__all__ = ["KNOBS", "Knob", "knobs", "restore", "tune"]
+__all__ = ["KNOBS", "Knob", "knobs", "raised", "restore", "tune"]
 
 _STATE = "tuning.json"
 _NEW_STATE = "tuning.json.new"
@@ -84,6 +84,12 @@ class _State:
 
     devices: frozenset[str]
     changes: Mapping[str, _Change]
+
+
+def raised(wanted: tuple[Knob, ...] = KNOBS) -> dict[Path, int]:
+    """What `tune` would set on this machine as it is, by path. Raises `OSError`."""
+    changes, _ = _plan(wanted, {})
+    return {Path(path): change.ours for path, change in changes.items()}
 
 
 def tune(directory: Path, device: str, wanted: tuple[Knob, ...] = KNOBS) -> list[str]:

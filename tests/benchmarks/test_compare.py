@@ -14,8 +14,9 @@ import pytest
 from bench import compare
 from bench.compare import chosen, starts
 from bench.peers import Peer
+from bench.peers.catalogue import Start
 from bench.record import Record
-from bench.turns import Start, Step
+from bench.turns import Step
 from bench.work import QUICK
 
 NAMES = ["vswap", "vswap, lz4", "zram lz4"]

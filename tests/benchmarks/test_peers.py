@@ -43,6 +43,7 @@ def test_the_catalogue_has_all_peers_in_their_order() -> None:
     assert list(PEERS) == [
         *("vswap", "vswap, lz4", "zram lz4", "zram zstd", "zswap", "zswap lz4", "swap file"),
         *("nbdkit zstd", "uncompressed C", "do-nothing C", "pyfuse3"),
+        *("vswap, not tuned", "do-nothing C, not tuned"),
     ]
 
 
