@@ -55,6 +55,7 @@ AIMS = (
     Claim("hog, random, in all: pages/s", Aim(1.5), SWAP_FILE),
     Claim("hog, seq, in all: pages/s", Aim(1.0), UNCOMPRESSED),
     Claim("hog, random, in all: pages/s", Aim(1.0), UNCOMPRESSED),
+    # As `vswap down` does it (bench/work/ending.py).
     Claim("swapoff, s", Aim(2.0, at_most=True), ZRAM),
     Claim("beside the pool: MiB", Aim(64, at_most=True)),
 )

@@ -117,7 +117,14 @@ GROUPS = (
             _hog_cpu("random", "memory hog, random"),
         ),
     ),
-    Group("swapoff", "swapoff", (Shown("swapoff, s", "swapoff", "s", brief=True),)),
+    Group(
+        "swapoff",
+        "swapoff",
+        (
+            Shown("swapoff, s", "swapoff", "s", brief=True),
+            Shown("swapoff alone, s", "swapoff without reading ahead", "s"),
+        ),
+    ),
 )
 
 SHOWN = {shown.figure: shown for group in GROUPS for shown in group.shown}

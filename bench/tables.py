@@ -25,6 +25,8 @@ NOTES = """\
   (filled, verified, a quarter rewritten, verified), without the time to read its source.
 - CPU s/GiB is the time that all processors were busy, whoever had them, less the hog's own (its
   user time, and reading its source), for each GiB that was swapped out or in.
+- swapoff is what a person waits for. On vswap that is what `vswap down` does, which has pages read
+  ahead of swapoff, and its aim is judged by that; all others have swapoff alone.
 - Nobody may write to a swap file, zswap's or a plain one, but the kernel: requests to it are not
   measured. What keeps nothing cannot be swapped on."""
 

@@ -16,14 +16,17 @@ import errno
 import os
 import platform
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Mapping
 
 __all__ = [
     "MADV_DONTDUMP",
     "MADV_POPULATE_WRITE",
+    "MADV_WILLNEED",
     "MCL_CURRENT",
     "MCL_FUTURE",
     "MCL_ONFAULT",
@@ -38,6 +41,7 @@ __all__ = [
     "PR_GET_DUMPABLE",
     "PR_SET_DUMPABLE",
     "PR_SET_IO_FLUSHER",
+    "PR_SET_PDEATHSIG",
     "UMOUNT_NOFOLLOW",
     "address_of",
     "madvise",
@@ -46,6 +50,7 @@ __all__ = [
     "mount",
     "munlockall",
     "prctl",
+    "process_madvise",
     "punch_hole",
     "set_slice",
     "umount2",
@@ -63,6 +68,7 @@ _FALLOC_KEEP_SIZE = 1
 _FALLOC_PUNCH_HOLE = 2
 
 # asm-generic/mman-common.h; the populating pair is of kernel 5.14
+MADV_WILLNEED = 3
 MADV_DONTDUMP = 16
 MADV_POPULATE_WRITE = 23
 
@@ -72,13 +78,18 @@ MCL_FUTURE = 2
 MCL_ONFAULT = 4
 
 # linux/prctl.h
+PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_IO_FLUSHER = 57
 
-# asm/unistd.h and linux/sched/types.h (the first version of the structure)
+# asm/unistd.h
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+_PROCESS_MADVISE = {"x86_64": 440, "aarch64": 440}
+
+# linux/sched/types.h (the first version of the structure) and linux/uio.h
 _SCHED_ATTR = struct.Struct("<IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, ...
+_IOVEC = struct.Struct("PN")  # address, length
 
 # malloc.h (glibc)
 M_TRIM_THRESHOLD = -1
@@ -101,6 +112,17 @@ def _function(name: str, *argtypes: Any) -> _Function:  # noqa: ANN401
     return function
 
 
+def _system_call(numbers: Mapping[str, int], *argtypes: Any) -> _Function:  # noqa: ANN401
+    """The system call with a number on each machine, or one that fails with ENOSYS."""
+    number = numbers.get(platform.machine())
+    if number is None:
+        return lambda *_args: _missing()
+    function = _LIBC["syscall"]  # unlike an attribute, an object of its own each time
+    function.argtypes = (ctypes.c_long, *argtypes)
+    function.restype = ctypes.c_long
+    return partial(function, number)
+
+
 def _missing() -> int:
     ctypes.set_errno(errno.ENOSYS)
     return -1
@@ -120,9 +142,17 @@ _madvise = _function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _mlockall = _function("mlockall", ctypes.c_int)
 _munlockall = _function("munlockall")
 _mallopt = _function("mallopt", ctypes.c_int, ctypes.c_int)
-_syscall = _function("syscall", ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _prctl = _function(
     "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
+)
+_sched_setattr = _system_call(_SCHED_SETATTR, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_process_madvise = _system_call(
+    _PROCESS_MADVISE,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_uint,
 )
 
 
@@ -156,6 +186,17 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 def madvise(address: int, length: int, advice: int) -> None:
     """madvise(2) on `length` bytes at `address`, a multiple of the page size."""
     _check(_madvise(address, length, advice))
+
+
+def process_madvise(pidfd: int, address: int, length: int, advice: int) -> int:
+    """process_madvise(2) on `length` bytes at `address` in the process behind a pidfd.
+
+    Returns how many bytes were advised, fewer than 2 GiB at once. ESRCH when the process has
+    ended, ENOMEM when something of the range is not mapped, EPERM without CAP_SYS_NICE and leave
+    to look into the process, EINVAL for advice that the kernel takes only for its own process
+    (MADV_WILLNEED before 5.13), ENOSYS before 5.10.
+    """
+    return _check(_process_madvise(pidfd, _IOVEC.pack(address, length), 1, advice, 0))
 
 
 def address_of(buffer: mmap.mmap | bytearray | memoryview) -> int:
@@ -193,14 +234,11 @@ def set_slice(nanoseconds: int) -> None:
     From kernel 6.12 on (100 us to 100 ms; older ones take no notice) a thread that wakes up
     preempts one that has longer slices. ENOSYS on a machine whose call number is not known.
     """
-    number = _SCHED_SETATTR.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     attributes = _SCHED_ATTR.pack(
         _SCHED_ATTR.size, os.sched_getscheduler(0), 0, nice, 0, nanoseconds, 0, 0
     )
-    _check(_syscall(number, 0, attributes, 0))
+    _check(_sched_setattr(0, attributes, 0))
 
 
 def mallopt(param: int, value: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bench.peers.peer import Peer, PeerError
 from bench.peers.processes import kill
 from bench.peers.served import program
 from bench.peers.settings import changed
+from vswapd.cli.ahead import reading_ahead
 from vswapd.swapdev import start_swapoff, swap_area, swap_areas
 
 __all__ = ["PAGE_CLUSTER", "Swap", "swapping"]
@@ -34,20 +35,23 @@ class Swap:
 
     peer: Peer
 
-    def off(self) -> float:
+    def off(self, *, ahead: bool = False) -> float:
         """End it, for good, and bring every page back; the seconds that took.
 
-        Raises `RuntimeError` if it fails. The peer's processes are dead then if they were
-        what it waited for.
+        With pages read `ahead` of swapoff, as `vswap down` has them. Raises `RuntimeError` if
+        it fails. The peer's processes are dead then if they were what it waited for.
         """
         began = time.monotonic()
-        process = start_swapoff(self.peer.device)
-        try:
-            _, said = process.communicate(timeout=_SWAPOFF_SECONDS)
-        except BaseException:
-            kill(self.peer.pids)
-            process.communicate(timeout=_KILLED_SECONDS)
-            raise
+        with ExitStack() as helped:
+            if ahead:
+                helped.enter_context(reading_ahead(self.peer.pids)).leads(_SWAPOFF_SECONDS)
+            process = start_swapoff(self.peer.device)
+            try:
+                _, said = process.communicate(timeout=_SWAPOFF_SECONDS)
+            except BaseException:
+                kill(self.peer.pids)
+                process.communicate(timeout=_KILLED_SECONDS)
+                raise
         if process.returncode:
             raise RuntimeError(f"swapoff {self.peer.device}: {said.decode().strip()}")
         return time.monotonic() - began

@@ -2,6 +2,9 @@
 
 The process fills its memory in a small cgroup and waits. Then the cgroup's limit is raised, so
 that all pages fit; swapoff brings them back; and the process checks every one of them.
+
+On vswap that is done twice: as `vswap down` does it, which has pages read ahead of swapoff, and
+with swapoff alone, as on all other peers. What a person waits for is its figure `swapoff`.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from pathlib import Path
 from bench.cgroup import MemoryCgroup
 from bench.hog import Hog, HogError, judged
 from bench.measure import MIB
-from bench.peers import Peer, PeerError, swapping
+from bench.peers import Peer, PeerError, Vswap, swapping
 from bench.report import Figures
 from bench.work.memory import memory
+from vswapd.cli.ahead import worthwhile
 from vswapd.swapdev import SwapArea, room_for_swapoff, swap_area
 
 __all__ = ["end_swap"]
@@ -31,17 +35,25 @@ def end_swap(peer: Peer, source: Path, hog: Hog) -> Figures:
 
     Raises `HogError` for a wrong page, and `PeerError` where there is no room to bring them back.
     """
+    ours = isinstance(peer, Vswap)
+    found = _ended(peer, source, hog, ahead=ours)
+    figures = {f"swapoff, {name}": value for name, value in found.items()}
+    if ours:
+        figures["swapoff alone, s"] = _ended(peer, source, hog, ahead=False)["s"]
+    return figures
+
+
+def _ended(peer: Peer, source: Path, hog: Hog, *, ahead: bool) -> Figures:
     with swapping(peer) as swap, hog.group() as group, _held(group, source, hog) as process:
         area = _area(peer)
         stored = memory(peer)
         group.set_limit(2 * hog.mib * MIB)
-        seconds = swap.off()
+        seconds = swap.off(ahead=ahead and worthwhile(area))
         output, errors = process.communicate("\n", timeout=hog.seconds)
         done = subprocess.CompletedProcess(hog.command(source), process.returncode, output, errors)
         if judged(done, group.oom_kills() > 0).killed:
             raise HogError("the hog was killed after the end of swap")
-    found = {"s": seconds, "pages/s": area.used / PAGE / seconds, "MiB": area.used / MIB, **stored}
-    return {f"swapoff, {name}": value for name, value in found.items()}
+    return {"s": seconds, "pages/s": area.used / PAGE / seconds, "MiB": area.used / MIB, **stored}
 
 
 def _area(peer: Peer) -> SwapArea:

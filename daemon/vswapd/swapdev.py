@@ -12,9 +12,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vswap.errors import UserError
@@ -28,6 +28,7 @@ __all__ = [
     "detach_loop",
     "disable_swap",
     "enable_swap",
+    "give_up",
     "make_swap",
     "parse_meminfo",
     "parse_swaps",
@@ -37,6 +38,7 @@ __all__ = [
     "shortage",
     "start_program",
     "start_swapoff",
+    "still_out",
     "swap_area",
     "swap_areas",
     "unescape",
@@ -174,7 +176,18 @@ def room_for_swapoff(area: SwapArea) -> int:
     no discards (swapfile.c: only with SWP_WRITEOK), so each page is held twice to the end.
     """
     available = parse_meminfo(_MEMINFO.read_text(), "MemAvailable")
-    return shortage(area, swap_areas(), available)
+    return shortage(replace(area, used=still_out(area)), swap_areas(), available)
+
+
+def still_out(area: SwapArea) -> int:
+    """How many bytes of what is on `area` are not in memory as well.
+
+    A page that was read ahead is in use on its area until it is mapped. How many are so, the
+    kernel only tells of all areas together: when others are in use, all of `area` counts.
+    """
+    if any(other.used for other in swap_areas() if other.path != area.path):
+        return area.used
+    return max(0, area.used - parse_meminfo(_MEMINFO.read_text(), "SwapCached"))
 
 
 def shortage(area: SwapArea, areas: Sequence[SwapArea], available: int) -> int:
@@ -211,22 +224,27 @@ def run_program(argv: Sequence[str], timeout: float, stdin: bytes = b"") -> Ende
     try:
         stdout, stderr = process.communicate(stdin or None, timeout)
     except BaseException as error:
-        _give_up(process)
+        give_up(process)
         if isinstance(error, subprocess.TimeoutExpired):
             raise TimeoutError(f"{argv[0]} did not finish within {timeout:g} s") from None
         raise
     return Ended(process.returncode, stdout, stderr)
 
 
-def start_program(argv: Sequence[str], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def start_program(
+    argv: Sequence[str],
+    stdin: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start a program, with its output in pipes and in a process group of its own.
 
-    So a terminal's Ctrl-C does not reach it, and who started it decides what does.
+    So a terminal's Ctrl-C does not reach it, and who started it decides what does. Its
+    environment is ours, with `environment` instead of what is called the same.
     """
     program = shutil.which(argv[0], path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
     if program is None:
         raise UserError(f"the program {argv[0]} is not installed")
-    pipe, locale = subprocess.PIPE, {**os.environ, "LC_ALL": "C"}
+    pipe, locale = subprocess.PIPE, {**os.environ, **(environment or {}), "LC_ALL": "C"}
     return subprocess.Popen(
         argv,
         executable=program,
@@ -238,8 +256,11 @@ def start_program(argv: Sequence[str], stdin: int = subprocess.DEVNULL) -> subpr
     )
 
 
-def _give_up(process: subprocess.Popen[bytes]) -> None:
-    """Kill it, and wait only for a moment: on a dead mount it may be beyond killing."""
+def give_up(process: subprocess.Popen[bytes]) -> None:
+    """Kill what `start_program` started, and wait only for a moment.
+
+    On a dead mount it may be beyond killing.
+    """
     process.kill()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:

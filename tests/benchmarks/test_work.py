@@ -127,10 +127,12 @@ class Swap:
 
     group: Group
     limit_then: int = 0
+    ended: list[bool] = field(default_factory=list)
 
-    def off(self) -> float:
+    def off(self, *, ahead: bool) -> float:
         self.limit_then = self.group.limit
-        return 2.0
+        self.ended.append(ahead)
+        return 2.0 if ahead else 5.0
 
 
 @pytest.fixture
@@ -197,7 +199,12 @@ class Held:
         return '{"mismatches": 0}', ""
 
 
-def end(monkeypatch: pytest.MonkeyPatch, missing: int = 0) -> Figures:
+def end(
+    monkeypatch: pytest.MonkeyPatch,
+    missing: int = 0,
+    peer: Peer | None = None,
+    worthwhile: bool = True,
+) -> Figures:
     @contextmanager
     def held(group: Group, source: Path, hog: Hog) -> Iterator[Held]:
         assert hog.hold
@@ -207,8 +214,9 @@ def end(monkeypatch: pytest.MonkeyPatch, missing: int = 0) -> Figures:
     monkeypatch.setattr(ending, "_held", held)
     monkeypatch.setattr(ending, "swap_area", lambda device: area)
     monkeypatch.setattr(ending, "room_for_swapoff", lambda area: missing)
+    monkeypatch.setattr(ending, "worthwhile", lambda area: worthwhile)
     monkeypatch.setattr(Hog, "command", lambda hog, source: ["hog"])
-    return ending.end_swap(a_store(), CORPUS, PLAN.held())
+    return ending.end_swap(peer or a_store(), CORPUS, PLAN.held())
 
 
 def test_the_limit_is_raised_before_swap_ends(monkeypatch: pytest.MonkeyPatch, swap: Swap) -> None:
@@ -217,6 +225,28 @@ def test_the_limit_is_raised_before_swap_ends(monkeypatch: pytest.MonkeyPatch, s
     assert found["swapoff, s"] == 2.0
     assert found["swapoff, pages/s"] == 1000 * 256 / 2.0
     assert found["swapoff, bytes per page"] == 1000.0
+
+
+def test_ours_ends_as_down_does_and_by_swapoff_alone(
+    monkeypatch: pytest.MonkeyPatch, swap: Swap
+) -> None:
+    found = end(monkeypatch)
+    assert swap.ended == [True, False]
+    assert (found["swapoff, s"], found["swapoff alone, s"]) == (2.0, 5.0)
+
+
+def test_others_end_by_swapoff_alone(monkeypatch: pytest.MonkeyPatch, swap: Swap) -> None:
+    found = end(monkeypatch, peer=STORE)
+    assert swap.ended == [False]
+    assert found["swapoff, s"] == 5.0
+    assert "swapoff alone, s" not in found
+
+
+def test_where_down_does_not_read_ahead_it_is_not_done_here(
+    monkeypatch: pytest.MonkeyPatch, swap: Swap
+) -> None:
+    end(monkeypatch, worthwhile=False)
+    assert swap.ended == [False, False]
 
 
 def test_swap_does_not_end_without_room(monkeypatch: pytest.MonkeyPatch, swap: Swap) -> None:

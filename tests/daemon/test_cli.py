@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from vswapd import mounts, swapdev
 from vswapd.cli import cgroups, ctl, daemon, down, main, place, swapoff, up
 from vswapd.cli.bar import bar
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
-from vswapd.cli.status import status_of
+from vswapd.cli.status import serving, status_of
 from vswapd.cli.text import human, table
 from vswapd.config import Settings
 from vswapd.mounts import Device
@@ -569,7 +569,7 @@ def swaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The machine swaps on AREA, has memory enough for it, and no cgroups."""
     path = tmp_path / "swaps"
     path.write_text(SWAPS)
-    (tmp_path / "meminfo").write_text("MemAvailable: 1048576 kB\n")
+    (tmp_path / "meminfo").write_text("MemAvailable: 1048576 kB\nSwapCached: 0 kB\n")
     monkeypatch.setattr(swapdev, "_SWAPS", path)
     monkeypatch.setattr(swapdev, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(swapoff, "groups", lambda: iter(()))
@@ -603,7 +603,7 @@ def test_swapoff_that_fails(swaps: Path, stand_in: Stand, signals: Interrupts) -
 def test_swapoff_is_refused_without_memory(
     swaps: Path, stand_in: Stand, signals: Interrupts, tmp_path: Path
 ) -> None:
-    (tmp_path / "meminfo").write_text(f"MemAvailable: {90 << 10} kB\n")
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {90 << 10} kB\nSwapCached: 0 kB\n")
     stand_in("swapoff", f"#!/bin/sh\n: > {swaps}\n")
     with pytest.raises(UserError) as caught:
         swapoff.swap_off(DEVICE, AREA, signals)
@@ -657,6 +657,128 @@ def test_interrupted_swapoff_that_was_done(
         swapoff.swap_off(DEVICE, AREA, signals)
     reason = "interrupted; swap is off by now, `vswap down swap0` does the rest"
     assert str(caught.value) == reason
+
+
+# ---------------------------------------------------------------- reading ahead of swapoff
+
+
+@pytest.fixture
+def reader(tmp_path: Path, swaps: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """The device answers, and a script reads ahead, which writes its number to a file."""
+    monkeypatch.setattr(swapoff, "serving", lambda _device: [77])
+
+    def stand(script: str) -> Path:
+        path = tmp_path / "reader"
+        path.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+        return tmp_path / "pid"
+
+    return stand
+
+
+def alive(pid: Path) -> bool:
+    """Whether the process of that number, in a file, has not been waited for."""
+    return Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+@pytest.mark.parametrize("script", ["echo ahead; exec sleep 60", "exit 0", "exit 3"])
+def test_swapoff_begins_when_enough_is_ahead(
+    swaps: Path,
+    reader: Callable[[str], Path],
+    stand_in: Stand,
+    signals: Interrupts,
+    script: str,
+) -> None:
+    pid = reader(script)
+    stand_in("swapoff", f"#!/bin/sh\ntest -e {pid} && : > {swaps}\n")
+    swapoff.swap_off(DEVICE, AREA, signals)
+    assert swaps.read_text() == ""
+    assert not alive(pid)
+
+
+def test_swapoff_does_not_begin_when_it_is_interrupted_before(
+    swaps: Path, reader: Callable[[str], Path], stand_in: Stand, signals: Interrupts
+) -> None:
+    pid = reader("kill -INT $PPID; exec sleep 60")
+    stand_in("swapoff", f"#!/bin/sh\n: > {swaps}\n")
+    with pytest.raises(StoppedError) as caught:
+        swapoff.swap_off(DEVICE, AREA, signals)
+    assert str(caught.value) == "interrupted; swap is still on, nothing was lost"
+    assert swaps.read_text() == SWAPS
+    assert not alive(pid)
+
+
+def test_nothing_more_is_read_ahead_when_swapoff_is_interrupted(
+    reader: Callable[[str], Path], stand_in: Stand, signals: Interrupts
+) -> None:
+    pid = reader("echo ahead; exec sleep 60")
+    stand_in("swapoff", INTERRUPTED)
+    with pytest.raises(StoppedError, match="swap is still on, nothing was lost"):
+        swapoff.swap_off(DEVICE, AREA, signals)
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("more", ["/swap file 1024 4 -3\n", ""])
+def test_nothing_is_read_ahead_beside_other_swap_or_of_a_daemon_that_does_not_answer(
+    swaps: Path,
+    reader: Callable[[str], Path],
+    stand_in: Stand,
+    signals: Interrupts,
+    monkeypatch: pytest.MonkeyPatch,
+    more: str,
+) -> None:
+    def silent(_device: Device) -> list[int]:
+        raise UserError("the daemon does not answer")
+
+    pid = reader("exec sleep 60")
+    swaps.write_text(SWAPS + more)
+    if not more:
+        monkeypatch.setattr(swapoff, "serving", silent)
+    stand_in("swapoff", f"#!/bin/sh\n: > {swaps}\n")
+    swapoff.swap_off(DEVICE, AREA, signals)
+    assert not pid.exists()
+
+
+def test_nothing_is_read_ahead_without_room(
+    reader: Callable[[str], Path], signals: Interrupts, tmp_path: Path
+) -> None:
+    pid = reader("exec sleep 60")
+    (tmp_path / "meminfo").write_text("MemAvailable: 0 kB\nSwapCached: 0 kB\n")
+    with pytest.raises(UserError, match="not enough memory"):
+        swapoff.swap_off(DEVICE, AREA, signals)
+    assert not pid.exists()
+
+
+def test_the_bar_counts_what_was_read_ahead(
+    swaps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("vswapd.cli.bar.bar", lambda _title, _total: nullcontext(drawn.append))
+    with swapoff._meter(DEVICE, AREA) as show:
+        for used, cached in ((64, 40), (30, 6), (30, 0)):
+            swaps.write_text(SWAPS.replace("65536", str(used << 10)))
+            meminfo = f"MemAvailable: 9 kB\nSwapCached: {cached << 10} kB\n"
+            (tmp_path / "meminfo").write_text(meminfo)
+            show()
+        swaps.write_text("")
+        show()
+    assert drawn == [0, 40 * MIB, 40 * MIB, 40 * MIB, 64 * MIB]
+
+
+def test_serving_processes(mounted: Path) -> None:
+    device = Device("swap0", str(mounted))
+    for stats, pids in (
+        ({"supervisor_pid": 12, "worker_pid": 34}, [12, 34]),
+        ({"supervisor_pid": 1, "worker_pid": "34"}, []),
+        ({"supervisor_pid": None, "worker_pid": 34}, [34]),
+    ):
+        (mounted / "stats.json").write_text(json.dumps(stats))
+        assert sorted(serving(device)) == pids
+    (mounted / "stats.json").unlink()
+    with pytest.raises(UserError):
+        serving(device)
 
 
 def test_progress_takes_what_is_ahead(tmp_path: Path) -> None:

@@ -104,6 +104,20 @@ def test_shortage(used: int, others: list[tuple[int, int]], available: int, miss
     assert shortage(area, [*areas, area], available * MIB) == missing * MIB
 
 
+@pytest.mark.parametrize(("used", "elsewhere", "out"), [(100, 0, 60), (30, 0, 0), (100, 4, 100)])
+def test_pages_in_memory_as_well_need_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: int, elsewhere: int, out: int
+) -> None:
+    area = SwapArea("/dev/loop0", 1 << 40, used * MIB, 0)
+    areas = [area, SwapArea("/swap", 4 * MIB, elsewhere * MIB, 0)]
+    monkeypatch.setattr(swapdev, "swap_areas", lambda: areas)
+    monkeypatch.setattr(swapdev, "_MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text(f"MemAvailable: 0 kB\nSwapCached: {40 << 10} kB\n")
+    assert swapdev.still_out(area) == out * MIB
+    free = (4 - elsewhere) * MIB
+    assert swapdev.room_for_swapoff(area) == max(0, (out + 32) * MIB - free) * bool(out)
+
+
 def test_run_program_returns_what_it_said() -> None:
     ended = run_program(["sh", "-c", "cat; echo err >&2; exit 3"], 30, b"in\n")
     assert (ended.code, ended.stdout, ended.stderr) == (3, b"in\n", b"err\n")

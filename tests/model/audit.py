@@ -34,8 +34,8 @@ from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Store
 from vswap.store import entry as entries
 from vswap.store.appender import Appender
+from vswap.store.decoder import Decoder
 from vswap.store.log import BUSY, HOLE, OPEN, READY, SEALED, Log
-from vswap.store.unit import Decoder
 
 __all__ = ["appenders", "audit", "holes"]
 

@@ -10,9 +10,9 @@ from model.memory import peek, words_in
 from vswap.codec import Bytes, by_number
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE, Geometry
 from vswap.store import Lane, Policy, Shape, State, Store, segments_for
+from vswap.store.decoder import Decoder
 from vswap.store.dictionary import Dictionary
 from vswap.store.entry import FIRST_FILL, fill_of, index_of
-from vswap.store.unit import Decoder
 
 __all__ = [
     "DEFAULT_SLOTS",

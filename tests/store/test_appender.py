@@ -13,9 +13,10 @@ from vswap.errors import FullError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import entry
 from vswap.store.appender import Appender
+from vswap.store.decoder import Decoder
 from vswap.store.log import KEPT, OPEN, SEALED, Log
 from vswap.store.region import Region
-from vswap.store.unit import Decoder, unit_size
+from vswap.store.unit import unit_size
 
 MakeRegion = Callable[[int], Region]
 

@@ -21,9 +21,9 @@ from vswap.errors import NoDataError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
 from vswap.store import Lane, Selection, Store, appender
 from vswap.store.cache import FrontCache
+from vswap.store.decoder import Decoder
 from vswap.store.log import Log
 from vswap.store.table import SwapTable
-from vswap.store.unit import Decoder
 from vswap.store.zeromap import Zeromap
 
 SIZE = DEFAULT_SLOTS * PAGE_SIZE
@@ -58,6 +58,10 @@ def everything(store: Store) -> None:
     lane.write(end - 100, memoryview(noise())[:200])
     for offset, size in ((0, PAGE_SIZE), (100, 200), (end - PAGE_SIZE, 9 * PAGE_SIZE), (0, SIZE)):
         lane.read(offset, size)
+    for slot in range(0, 40, 8):
+        lane.read(slot * PAGE_SIZE, 8 * PAGE_SIZE)
+        while lane.read_ahead():
+            pass
     for whence in (os.SEEK_DATA, os.SEEK_HOLE):
         lane.seek(0, whence)
     lane.discard(100, 3 * PAGE_SIZE)
@@ -135,7 +139,7 @@ def test_a_unit_is_decoded_under_its_clusters_lock(
     """LOG-REUSE and MOVE-READ: so that it cannot die, nor its segment be freed, meanwhile."""
     seen = []
 
-    def check(_entry: int, slot: int) -> None:
+    def check(_entry: int, slot: int, *_keep: bool) -> None:
         seen.append(slot)
         assert store._parts.locks[slot // CLUSTER_SLOTS].locked()
 
@@ -218,11 +222,11 @@ def test_a_reader_keeps_a_writer_of_its_slot_waiting(
     staged = threading.Event()
     unit = Decoder.unit
 
-    def slow_unit(self: Decoder, entry: int, slot: int) -> object:
+    def slow_unit(self: Decoder, entry: int, slot: int, keep: bool = False) -> object:
         decoding.set()
         assert staged.wait(20)
         freed_while_reading.append(store._parts.table.get(0) != entry)
-        return unit(self, entry, slot)
+        return unit(self, entry, slot, keep)
 
     def write() -> None:
         assert decoding.wait(20)

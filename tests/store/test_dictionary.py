@@ -15,10 +15,10 @@ from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SLOTS, MAX_UNIT_PAGES, PAGE_SIZE
 from vswap.store import Selection, Store
 from vswap.store import dictionary as module
+from vswap.store.decoder import Decoder
 from vswap.store.dictionary import PAYS, REGION_SIZE, Dictionary, Sampler, Trial, try_out
 from vswap.store.entry import position_of
 from vswap.store.region import Region
-from vswap.store.unit import Decoder
 
 UNIT_SIZE = MAX_UNIT_PAGES * PAGE_SIZE
 

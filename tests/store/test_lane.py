@@ -423,6 +423,19 @@ def test_reads_count_requests_and_pages(lane: Lane) -> None:
     assert counted(lane) == {"reads": 3, "pages_read": 1 + 4 + 2}
 
 
+def test_reading_ahead_is_no_request(lane: Lane) -> None:
+    """Nobody has asked for these pages."""
+    put(lane, 0, text(64))
+    for slot in range(0, 32, 8):
+        lane.read(slot * PAGE_SIZE, 8 * PAGE_SIZE)
+    before = counted(lane)
+    turns = 0
+    while lane.read_ahead():
+        turns += 1
+    assert turns
+    assert counted(lane) == before
+
+
 def test_writes_count_requests_and_pages(lane: Lane) -> None:
     put(lane, 0, text())
     put(lane, 0, text(4))

@@ -108,6 +108,10 @@ class Op:
         offset, size = self.slot * PAGE_SIZE, len(self.pages) * PAGE_SIZE
         if self.kind == "read":
             self.found = to_pages(content(lane, offset, size))
+        elif self.kind == "scan":
+            for slot in range(self.slot, self.slot + len(self.pages)):
+                self.found.append(content(lane, slot * PAGE_SIZE, PAGE_SIZE))
+                lane.read_ahead()
         elif self.kind == "discard":
             lane.discard(offset, size)
         else:
@@ -118,7 +122,7 @@ class Op:
 
     def leaves(self) -> dict[int, bytes]:
         """What it has made of which slots."""
-        if self.failed or self.kind == "read":
+        if self.failed or self.kind in ("read", "scan"):
             return {}
         return dict(enumerate(self.pages, self.slot))
 
@@ -129,7 +133,7 @@ def to_pages(data: bytes) -> list[bytes]:
 
 op_drafts = st.lists(
     st.tuples(
-        st.sampled_from(("write", "write", "discard", "read")),
+        st.sampled_from(("write", "write", "write", "discard", "read", "scan")),
         st.integers(CLUSTER_SLOTS - 24, CLUSTER_SLOTS + 24),
         st.integers(1, 24),
         styles,
@@ -244,6 +248,39 @@ class StoreMachine(RuleBasedStateMachine):
     def read_pages(self, lane: int, slot: int, count: int) -> None:
         offset, size = slot * PAGE_SIZE, count * PAGE_SIZE
         assert content(self.lanes[lane], offset, size) == self.model.read(offset, size)
+
+    @rule(
+        lane=lanes,
+        slot=slots,
+        count=st.integers(1, 9),
+        gap=st.sampled_from((0, 0, 0, 1, 5)),
+        reads=st.integers(2, 12),
+        turns=st.integers(0, 70),
+    )
+    def read_in_order(
+        self, lane: int, slot: int, count: int, gap: int, reads: int, turns: int
+    ) -> None:
+        """With time for something between two requests; the last is read ahead of, too."""
+        for at in range(slot, min(slot + reads * (count + gap), SLOTS), count + gap):
+            self.read_pages(lane, at, count)
+            self.read_ahead(lane, turns)
+
+    @rule(lane=lanes, turns=st.integers(1, 70))
+    def read_ahead(self, lane: int, turns: int) -> None:
+        """What is prepared is not read yet: others may write before it is, and nobody may."""
+        for _ in range(turns):
+            if not self.lanes[lane].read_ahead():
+                break
+
+    @rule(lane=lanes, writer=lanes, slot=slots, times=st.integers(1, 6))
+    def come_to_the_place_of_others(self, lane: int, writer: int, slot: int, times: int) -> None:
+        """LOG-AGE: pages all of one size come to where some were that had been read ahead."""
+        self.write_pages(writer, slot, 32, "noise")
+        self.read_in_order(lane, slot, 4, 0, 4, 70)
+        for _ in range(times):
+            self.write_pages(writer, slot, 32, "noise")
+        if slot + 16 < SLOTS:
+            self.read_pages(lane, slot + 16, 16)
 
     @rule(lane=lanes, offset=offsets, whence=st.sampled_from((os.SEEK_DATA, os.SEEK_HOLE)))
     def seek(self, lane: int, offset: int, whence: int) -> None:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS
 from vswap.store import log as places
+from vswap.store.decoder import Decoder
 from vswap.store.entry import (
     ALIGNMENT,
     COLD,
@@ -41,7 +42,6 @@ from vswap.store.entry import (
 )
 from vswap.store.ledger import Totals
 from vswap.store.parts import Parts
-from vswap.store.unit import Decoder
 from vswap.store.words import MAX_WORDS
 
 __all__ = ["Findings", "audit"]

@@ -50,6 +50,8 @@ class Lane:
         self.size = parts.geometry.size
         self._reader = reader
         self._writer = writer
+        self.read_ahead = reader.read_ahead
+        """For the time between two requests: see `Reader.read_ahead`."""
 
     def read(self, offset: int, size: int) -> Sequence[Bytes]:
         """Buffers that together hold the bytes asked for; fewer at the device's end.

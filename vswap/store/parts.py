@@ -11,12 +11,12 @@ import numpy as np
 from vswap.codec import by_number
 from vswap.geometry import CLUSTER_SHIFT, Geometry
 from vswap.store.cache import FrontCache
+from vswap.store.decoder import Decoder
 from vswap.store.dictionary import Dictionary
 from vswap.store.entry import COLD, EMPTY, FIRST_FILL, INDEX_SHIFT, OF_PAGE, fill_of, same_page
 from vswap.store.locks import ClusterLocks
 from vswap.store.log import Log
 from vswap.store.table import SwapTable
-from vswap.store.unit import Decoder
 from vswap.store.words import FillWords
 from vswap.store.zeromap import Zeromap
 

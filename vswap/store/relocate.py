@@ -24,6 +24,7 @@ from vswap.codec import STORED, Bytes, Codec, Stored
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE
 from vswap.store.appender import Appender
+from vswap.store.decoder import Decoder
 from vswap.store.dictionary import Sampler
 from vswap.store.entry import (
     COLD,
@@ -38,7 +39,7 @@ from vswap.store.entry import (
     share_of,
 )
 from vswap.store.parts import Parts, entries_of
-from vswap.store.unit import Decoder, Found, pack_payload, unit_size, units_in
+from vswap.store.unit import Found, pack_payload, unit_size, units_in
 
 __all__ = ["Relocator", "Sequences"]
 

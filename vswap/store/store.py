@@ -122,10 +122,15 @@ class Store:
         self._room = Room(self._log, self._upkeep.reclaim, self._upkeep.retry)
         self.set_memory_limit(policy.memory_limit)
 
-    def lane(self, begin: Callable[[], None] = lambda: None) -> Lane:
+    def lane(
+        self,
+        begin: Callable[[], None] = lambda: None,
+        between: Callable[[], None] = lambda: None,
+    ) -> Lane:
         """A new lane, with an open segment of its own. Raises `FullError` if there is none.
 
-        `begin` is called when a write of it begins to make room by cleaning, which takes long.
+        `begin` is called when a write of it begins to make room by cleaning, which takes long;
+        `between` between the units of a write while many pages are left, with no lock held.
         """
         parts, unit_pages = self._parts, self._policy.unit_pages
         own = codec(self._policy.codec, unit_pages * PAGE_SIZE)
@@ -133,7 +138,8 @@ class Store:
         appender = Appender(self._log, parts.memory, partial(self._room.take, begin))
         appender.ensure(1)
         prepare = partial(self._room.prepare, begin)
-        lane = Lane(parts, reader, Writer(parts, reader, appender, own, unit_pages, prepare))
+        writer = Writer(parts, reader, appender, own, unit_pages, prepare, between)
+        lane = Lane(parts, reader, writer)
         with self._lanes_lock:
             self._lanes.append(lane)
         return lane

@@ -23,6 +23,9 @@ __all__ = ["Writer"]
 
 _LARGEST_PAGE = unit_size(PAGE_SIZE, 1)
 
+_MUCH = 16
+"""Pages that take so long to compress that another thread is worth waking."""
+
 
 class Writer:
     """Writes for one thread."""
@@ -35,8 +38,13 @@ class Writer:
         codec: Codec,
         unit_pages: int,
         prepare: Callable[[], None] = lambda: None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        """All but `parts` must be this thread's own. `prepare` is called before many pages."""
+        """All but `parts` must be this thread's own.
+
+        `prepare` is called before many pages, `between` between their units as long as much is
+        left to be done.
+        """
         self._parts = parts
         self._locks = parts.locks
         self._reader = reader
@@ -44,6 +52,7 @@ class Writer:
         self._codec = codec
         self._unit_pages = unit_pages
         self._prepare = prepare
+        self._between = between
 
     def page(self, slot: int, data: memoryview) -> None:
         """Write one page: the commonest write, so the shortest way."""
@@ -103,11 +112,14 @@ class Writer:
 
     def _stage(self, slot: int, data: memoryview) -> list[Staged]:
         staged: list[Staged] = []
+        much_left = slot + (len(data) >> PAGE_SHIFT) - _MUCH
         try:
             for first, count, word in runs(slot, data, self._unit_pages):
                 at = first - slot << PAGE_SHIFT
                 view = data[at : at + count * PAGE_SIZE]
                 staged.append((first, count, self._entry(first, view, word)))
+                if first + count <= much_left:
+                    self._between()
         except BaseException:
             self._appender.settle()
             self._parts.abandon(staged)

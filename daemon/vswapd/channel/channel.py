@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 from vswap.proto import abi
 from vswap.store import State, Store
@@ -62,7 +63,8 @@ class Channel:
         for index in range(state.shape.buffers):
             buffer = receive_buffer(state.buffer(index))
             receiver = Receiver(fd, buffer, spin_us)
-            router = Router(fd, buffer, store.lane(turn.serve_without), forward)
+            lane = store.lane(turn.serve_without, partial(turn.offer, receiver.pending))
+            router = Router(fd, buffer, lane, forward)
             self._threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
 
     def start(self) -> None:

@@ -128,6 +128,13 @@ class Router:
             _log.exception("%s failed", type(request).__name__)
             self._reply(replies.error(request.unique, errno.EIO))
 
+    def prepare(self) -> bool:
+        """Do a little for requests that may come; False if there is nothing (more) to do."""
+        try:
+            return self._lane.read_ahead()
+        except Exception:  # whoever asks for what cannot be had will be told
+            return False
+
     def _read(self, request: Read) -> None:
         buffers = self._lane.read(request.offset, request.size)
         size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))

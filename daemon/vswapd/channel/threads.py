@@ -4,11 +4,13 @@ One thread at a time, the one whose *turn* it is, waits for requests. Short ones
 itself without giving up the turn: they are mostly Python, which runs in one thread at a
 time anyway, and waking another thread costs more than a page takes. Before a long one, or
 one of some length when another already waits, it passes the turn on, and the next request
-is received meanwhile. So it does when a write turns out to need room made by cleaning. It
-waits for the turn again only when it has answered: the kernel may be waiting for that answer
-before it sends anything else.
+is received meanwhile. So it does when a request comes while a write of many pages is being
+compressed, and when a write turns out to need room made by cleaning. It waits for the turn
+again only when it has answered: the kernel may be waiting for that answer before it sends
+anything else.
 
-So only one thread ever spins, and a request wakes no more than one.
+So only one thread ever spins, and a request wakes no more than one. Before it waits for the
+next, the thread that has the turn prepares for what may be asked next, until something is.
 """
 
 from __future__ import annotations
@@ -56,6 +58,11 @@ class Turn:
             with self._count_lock:
                 self.serving += 1
             self.give_up()
+
+    def offer(self, pending: Callable[[], bool]) -> None:
+        """Let others receive, as `serve_without` does, if a request is `pending`."""
+        if self._owner == threading.get_ident() and pending():
+            self.serve_without()
 
     def take_back(self) -> None:
         """What was served is answered: wait for the turn, if it was given up meanwhile."""
@@ -130,6 +137,7 @@ class DataThread:
         """Called and left with the turn."""
         receiver, router, turn = self.receiver, self.router, self._turn
         receive, forget, pending = receiver.receive, receiver.forget, receiver.pending
+        prepare = router.prepare
         while not turn.closed:
             try:
                 length = receive(not turn.serving)
@@ -145,3 +153,5 @@ class DataThread:
                 router.serve(request, length)  # which may give up the turn, too
                 forget()
                 turn.take_back()
+                while prepare() and not pending():
+                    pass

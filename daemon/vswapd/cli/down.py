@@ -13,7 +13,7 @@ from vswap.errors import UserError
 from vswapd.cli.daemon import EXIT_SECONDS, log_path, remove_log
 from vswapd.cli.interrupt import Interrupts, StoppedError, interrupts
 from vswapd.cli.place import RUN_DIRECTORY, remove_own_mount, unmount
-from vswapd.cli.status import read_stats
+from vswapd.cli.status import serving
 from vswapd.cli.swapoff import swap_off
 from vswapd.mounts import Device, find_device, loop_devices
 from vswapd.swapdev import detach_loop, swap_area
@@ -84,13 +84,11 @@ def _watch(device: Device, watched: ExitStack) -> dict[int, int]:
     """
     running: dict[int, int] = {}
     with suppress(UserError):
-        stats = read_stats(device)
-        for pid in {stats.get("supervisor_pid"), stats.get("worker_pid")}:
-            if isinstance(pid, int) and pid > 1:
-                with suppress(ProcessLookupError):
-                    pidfd = os.pidfd_open(pid)
-                    watched.callback(os.close, pidfd)
-                    running[pidfd] = pid
+        for pid in serving(device):
+            with suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                watched.callback(os.close, pidfd)
+                running[pidfd] = pid
     return running
 
 

@@ -15,7 +15,7 @@ from vswapd.cli.text import human, table
 from vswapd.mounts import Device, devices, find_device, loop_devices, read_file
 from vswapd.swapdev import swap_area
 
-__all__ = ["Status", "read_stats", "status", "status_of"]
+__all__ = ["Status", "read_stats", "serving", "status", "status_of"]
 
 Stats = dict[str, Any]
 
@@ -97,6 +97,13 @@ def read_stats(device: Device) -> Stats:
     if not isinstance(stats, dict):
         raise UserError(f"the daemon of {device.name} answers, but not with a JSON object")
     return stats
+
+
+def serving(device: Device) -> list[int]:
+    """The processes that serve a device, as it says itself. Raises `UserError` as `read_stats`."""
+    stats = read_stats(device)
+    pids = {_integer(stats, "supervisor_pid"), _integer(stats, "worker_pid")}
+    return [pid for pid in pids if pid is not None and pid > 1]
 
 
 def _integer(stats: Stats | None, name: str) -> int | None:

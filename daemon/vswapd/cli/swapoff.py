@@ -6,22 +6,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NoReturn
 
 import click
 
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
+from vswapd.cli.ahead import reading_ahead, worthwhile
 from vswapd.cli.cgroups import groups, tightest
 from vswapd.cli.interrupt import Interrupts, StoppedError
-from vswapd.cli.status import read_stats
+from vswapd.cli.status import read_stats, serving
 from vswapd.cli.text import human
 from vswapd.mounts import Device
 from vswapd.swapdev import (
     SwapArea,
     room_for_swapoff,
     start_swapoff,
+    still_out,
     swap_area,
     swap_areas,
 )
@@ -32,6 +34,7 @@ _POLL_SECONDS = 0.2
 # swapoff looks for a signal only between two processes, and one can take minutes to bring
 # back. So what is waited for is an end, or no progress for this long.
 _IDLE_SECONDS = 10.0
+_STILL_ON = "interrupted; swap is still on, nothing was lost"
 
 
 def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
@@ -41,19 +44,48 @@ def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
     area is enabled then, and what is on it is still there.
     """
     _check_room(device, area)
-    with signals.held():
-        process = start_swapoff(area.path)
+    process = None
     with _meter(device, area) as show:
         try:
-            while not _ended(process, _POLL_SECONDS):
-                show()
+            with _helped(device, area, signals) as leads:
+                while not leads(_POLL_SECONDS):
+                    show()
+                with signals.held():
+                    process = start_swapoff(area.path)
+                while not _ended(process, _POLL_SECONDS):
+                    show()
         except KeyboardInterrupt:
+            if process is None:
+                raise StoppedError(_STILL_ON) from None
             _stop(process, device, area, show)
     _, said = process.communicate()
     if process.returncode and swap_area(area.path):  # else another swapoff was first
         reason = said.decode(errors="replace").strip().splitlines()
         why = reason[-1] if reason else f"exit code {process.returncode}"
         raise UserError(f"swap is still on: {why}")
+
+
+@contextmanager
+def _helped(
+    device: Device, area: SwapArea, signals: Interrupts
+) -> Iterator[Callable[[float], bool]]:
+    """Read ahead in the block, if that is worth it and there is somebody to read from.
+
+    The block gets what says whether it is swapoff's turn, and waits for that so many seconds.
+    """
+    with ExitStack() as stack:
+        leads: Callable[[float], bool] = _at_once
+        with suppress(UserError, OSError):  # then swapoff does without
+            if worthwhile(area):
+                apart = serving(device)
+                with signals.held():
+                    leads = stack.enter_context(reading_ahead(apart)).leads
+        yield leads
+
+
+def _at_once(_seconds: float) -> bool:
+    """It is swapoff's turn: nothing is read ahead."""
+    return True
 
 
 def _check_room(device: Device, area: SwapArea) -> None:
@@ -100,12 +132,12 @@ def _stop(
             )
     process.communicate()
     if swap_area(area.path):
-        raise StoppedError("interrupted; swap is still on, nothing was lost")
+        raise StoppedError(_STILL_ON)
     raise StoppedError(f"interrupted; swap is off by now, `vswap down {device.name}` does the rest")
 
 
 class Progress:
-    """How much of `used` bytes is back: by the kernel's count or the daemon's, what is ahead.
+    """How much of `used` bytes is back: by the kernel's count or the daemon's, whichever leads.
 
     The daemon is asked only as long as it answers; what it does not say, the kernel does.
     """
@@ -155,7 +187,7 @@ def _meter(device: Device, area: SwapArea) -> Iterator[Callable[[], None]]:
 
         def show() -> None:
             now = swap_area(area.path)
-            draw(progress.update(now.used if now else 0))
+            draw(progress.update(still_out(now) if now else 0))
 
         show()
         yield show

@@ -18,6 +18,7 @@ import pytest
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.proto import Fallocate, Lseek, Open, Other, Read, Request, Write
 from vswap.store import Lane
+from vswap.store.entry import SEGMENT_MASK, SEGMENT_OFFSET_SHIFT
 from vswapd.channel import receive_buffer
 from vswapd.channel.router import Router
 
@@ -99,6 +100,9 @@ class FailingLane:
         raise ZeroDivisionError
 
     write = discard = seek = read
+
+    def read_ahead(self) -> bool:
+        raise ZeroDivisionError
 
 
 @pytest.fixture
@@ -532,6 +536,54 @@ def test_an_error_nobody_foresaw_is_eio(
     assert failing.router.statistics().internal_errors == 1
     assert [(record.name, record.levelno) for record in caplog.records] == [(LOG, logging.ERROR)]
     assert caplog.records[0].exc_info is not None
+
+
+# --- What is prepared -------------------------------------------------------------------
+
+
+def test_the_lane_reads_ahead_of_requests_in_order(
+    routed: Routed, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routed.write(0, noise(64 * PAGE_SIZE))
+    assert not routed.router.prepare()
+    for slot in range(8):
+        routed.read(slot * PAGE_SIZE, PAGE_SIZE)
+    turns = 0
+    while routed.router.prepare():
+        turns += 1
+    assert 7 <= turns <= 8
+    assert not kernel.has_reply()
+
+
+def test_preparing_is_no_request(routed: Routed) -> None:
+    routed.write(0, noise(64 * PAGE_SIZE))
+    for slot in range(8):
+        routed.read(slot * PAGE_SIZE, PAGE_SIZE)
+    before = routed.router.statistics(), routed.lane.counters.reads
+    assert routed.router.prepare()
+    assert (routed.router.statistics(), routed.lane.counters.reads) == before
+
+
+def test_an_error_nobody_foresaw_ends_what_is_prepared(failing: Routed) -> None:
+    """And nothing else: nobody has asked for anything."""
+    assert failing.router.prepare() is False
+
+
+def test_an_entry_that_names_no_place_is_an_error_only_to_who_reads_it(
+    routed: Routed, kernel: Kernel, small: Small
+) -> None:
+    """Memory fails, and what is prepared may be what nobody will ever ask for."""
+    pages = noise(32 * PAGE_SIZE)
+    routed.write(0, pages)
+    table = small.store._parts.table
+    table.replace(20, table.get(20) | SEGMENT_MASK << SEGMENT_OFFSET_SHIFT)
+    for slot in range(32):
+        reply = routed.ask(kernel.read(slot * PAGE_SIZE, PAGE_SIZE, unique=7))
+        page = pages[slot * PAGE_SIZE :][:PAGE_SIZE]
+        assert reply == (error(7, errno.EIO) if slot == 20 else data(7, page))
+        for _ in range(SIZE // PAGE_SIZE):
+            if not routed.router.prepare():
+                break
 
 
 # --- Replies that the kernel does not take ---------------------------------------------

@@ -47,9 +47,13 @@ def eventually(true: Callable[[], bool], seconds: float = SECONDS) -> bool:
 
 @dataclass
 class SlowLane:
-    """Reads are answered at once; everything else takes until `go`."""
+    """Reads are answered at once; everything else takes until `go`.
+
+    `ahead` is what reading ahead does; as a rule there is nothing to do.
+    """
 
     size: int = 4 << 20
+    ahead: Callable[[], bool] = lambda: False
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     go: threading.Event = field(default_factory=threading.Event)
 
@@ -57,6 +61,9 @@ class SlowLane:
         if size >= LONG:
             self._wait()
         return [bytes(size)]
+
+    def read_ahead(self) -> bool:
+        return self.ahead()
 
     def write(self, offset: int, data: memoryview) -> None:
         self._wait()
@@ -279,6 +286,253 @@ def test_a_thread_that_waits_for_its_turn_is_not_one_that_serves(
     waiting.lane.go.set()
     kernel.reply()
     assert eventually(lambda: turn.serving == 0)
+
+
+# --- The turn ---------------------------------------------------------------------------
+
+
+class Other:
+    """Another thread that waits for the turn; it has it until `go`, and then gives it up."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self.has = threading.Event()
+        self.go = threading.Event()
+        self.done = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._turn.take()
+        self.has.set()
+        if self.go.wait(SECONDS):
+            self.done = True
+            self._turn.give_up()
+
+    def end(self) -> None:
+        self.go.set()
+        self._thread.join(SECONDS)
+        assert self.done
+
+
+def test_the_turn_is_kept_when_nothing_is_pending() -> None:
+    turn = Turn()
+    turn.take()
+    turn.offer(lambda: False)
+    assert turn.serving == 0
+    other = Other(turn)
+    turn.take_back()
+    assert not other.has.is_set()
+    turn.give_up()
+    other.end()
+
+
+def test_the_turn_is_given_up_when_a_request_is_pending_and_taken_back() -> None:
+    """Which waits until whoever has it meanwhile gives it up."""
+    turn = Turn()
+    turn.take()
+    other = Other(turn)
+    turn.offer(lambda: True)
+    assert other.has.wait(SECONDS)
+    assert turn.serving == 1
+    other.go.set()
+    turn.take_back()
+    assert other.done
+    assert turn.serving == 0
+    other.end()
+    other = Other(turn)
+    assert not other.has.is_set()  # the turn is this thread's again
+    turn.give_up()
+    other.end()
+
+
+def test_what_has_been_given_up_cannot_be_offered_again() -> None:
+    """However often it is, while others have the turn: it is not the offering thread's."""
+    turn = Turn()
+    turn.take()
+    other = Other(turn)
+    for _ in range(3):
+        turn.offer(lambda: True)
+    assert other.has.wait(SECONDS)
+    turn.offer(lambda: True)
+    assert turn.serving == 1
+    owner = turn._owner
+    assert owner not in (0, threading.get_ident())
+    other.go.set()
+    turn.take_back()
+    assert turn.serving == 0
+    turn.give_up()
+    other.end()
+
+
+def test_who_never_had_the_turn_does_not_offer_it() -> None:
+    turn = Turn()
+    other = Other(turn)
+    assert other.has.wait(SECONDS)
+    turn.offer(lambda: True)
+    assert turn.serving == 0
+    assert turn._lock.locked()
+    other.end()
+
+
+def test_a_request_that_comes_while_a_short_one_is_served_is_answered_first(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the other thread, if the first offers its turn; each time anew."""
+    answered: list[bytes] = []
+    written = threading.Semaphore(0)
+
+    def write(offset: int, data: memoryview) -> None:
+        pending = served.threads[0].receiver.pending  # they ask about the same connection
+        served.turn.offer(pending)
+        assert served.turn._owner == threading.get_ident()
+        kernel.send(kernel.read(0, PAGE, unique=7))
+        served.turn.offer(pending)
+        answered.append(kernel.reply())
+        served.turn.offer(pending)
+        written.release()
+
+    monkeypatch.setattr(served.lane, "write", write)
+    for unique in range(12, 22, 2):
+        kernel.send(kernel.write(0, bytes(2 * PAGE), unique=unique))
+        assert written.acquire(timeout=SECONDS)
+        assert kernel.reply() == ok(unique, struct.pack("<II", 2 * PAGE, 0))
+    assert answered == [ok(7, bytes(PAGE))] * 5
+    assert eventually(lambda: served.turn.serving == 0)
+
+
+# --- Between requests -------------------------------------------------------------------
+
+
+@dataclass
+class Ahead:
+    """So much to prepare; tells what was done, in order, and when all of it is."""
+
+    left: int
+    steps: list[str] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def attach(self, monkeypatch: pytest.MonkeyPatch, lane: SlowLane) -> None:
+        read = lane.read
+
+        def noted(offset: int, size: int) -> list[bytes]:
+            self.steps.append("read")
+            return read(offset, size)
+
+        monkeypatch.setattr(lane, "read", noted)
+        monkeypatch.setattr(lane, "ahead", self.once)
+
+    def once(self) -> bool:
+        self.steps.append("ahead")
+        if self.left:
+            self.left -= 1
+            return True
+        self.done.set()
+        return False
+
+    def wait(self) -> None:
+        assert self.done.wait(SECONDS)
+        self.done.clear()
+
+
+def test_what_there_is_to_prepare_is_prepared_between_requests(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Ahead(left=5)
+    ahead.attach(monkeypatch, served.lane)
+    for unique in (2, 4):
+        kernel.send(kernel.read(0, PAGE, unique=unique))
+        assert kernel.reply() == ok(unique, bytes(PAGE))
+        ahead.wait()
+    assert ahead.steps == ["read"] + ["ahead"] * 6 + ["read", "ahead"]
+
+
+@pytest.mark.parametrize("nodeid", [2, 3], ids=["served here", "passed on"])
+def test_any_request_is_followed_by_a_look_for_what_to_prepare(
+    nodeid: int, served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Ahead(left=2)
+    ahead.attach(monkeypatch, served.lane)
+    served.lane.go.set()
+    kernel.send(kernel.write(0, bytes(PAGE), nodeid=nodeid))
+    ahead.wait()
+    assert ahead.steps == ["ahead"] * 3
+
+
+def test_a_request_is_answered_and_forgotten_before_anything_is_prepared(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the turn is kept: whoever takes it receives, and has something else to prepare."""
+    found: list[tuple[bool, list[bytes], bool]] = []
+
+    def look() -> bool:
+        buffers = [bytes(buffer[:4]) for buffer in served.buffers]
+        mine = served.turn._owner == threading.get_ident()
+        found.append((kernel.has_reply(), buffers, mine))
+        done.set()
+        return False
+
+    done = threading.Event()
+    monkeypatch.setattr(served.lane, "ahead", look)
+    kernel.send(kernel.read(0, PAGE))
+    assert done.wait(SECONDS)
+    assert found == [(True, [bytes(4), bytes(4)], True)]
+    kernel.reply()
+
+
+def test_preparing_stops_when_a_request_is_there(
+    waiting: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much there is to prepare: after one piece, the request is served."""
+    ahead = Ahead(left=1 << 60)
+    ahead.attach(monkeypatch, waiting.lane)
+    for unique in (2, 4, 6):
+        kernel.send(kernel.read(0, PAGE, unique=unique))
+    waiting.start()
+    for unique in (2, 4, 6):
+        assert kernel.reply() == ok(unique, bytes(PAGE))
+    assert ahead.steps[:5] == ["read", "ahead", "read", "ahead", "read"]
+
+
+def test_preparing_stops_when_a_request_comes(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Ahead(left=1 << 60)
+    ahead.attach(monkeypatch, served.lane)
+    for unique in range(2, 12, 2):
+        kernel.send(kernel.read(0, PAGE, unique=unique))
+        assert kernel.reply() == ok(unique, bytes(PAGE))
+
+
+def test_preparing_stops_when_the_connection_ends(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Ahead(left=1 << 60)
+    ahead.attach(monkeypatch, served.lane)
+    kernel.send(kernel.read(0, PAGE))
+    kernel.reply()
+    kernel.hang_up()
+    served.join()
+    assert served.alive() == [False, False]
+    assert len(served.ended) == 1
+
+
+def test_a_failure_to_prepare_for_a_request_ends_no_thread(
+    served: Served, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for what could not be prepared is told, and the others are served."""
+
+    def fail() -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(served.lane, "ahead", fail)
+    for unique in range(2, 12, 2):
+        kernel.send(kernel.read(0, PAGE, unique=unique))
+        assert kernel.reply() == ok(unique, bytes(PAGE))
+    assert served.alive() == [True, True]
+
+
+# --- The end ----------------------------------------------------------------------------
 
 
 def test_all_threads_end_with_the_connection(served: Served, kernel: Kernel) -> None:
