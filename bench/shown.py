@@ -121,8 +121,8 @@ GROUPS = (
         "swapoff",
         "swapoff",
         (
-            Shown("swapoff, s", "swapoff", "s", brief=True),
-            Shown("swapoff alone, s", "swapoff without reading ahead", "s"),
+            Shown("swapoff, s", "swapoff (ours with reading ahead)", "s", brief=True),
+            Shown("swapoff alone, s", "swapoff alone, ours", "s", brief=True),
         ),
     ),
 )

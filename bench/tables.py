@@ -19,14 +19,23 @@ __all__ = ["document", "summary"]
 _Cell = Callable[[Record, str, Shown], str]
 
 NOTES = """\
-- Sizes in bytes for a page are all-in: all that was taken for the pages (data, maps, buffers),
-  by the pages that are stored. Beside the pages is what else the serving processes have (PSS).
+- All but the peers "not tuned" run in a kernel with guest_halt_poll_ns as `vswap up` sets it.
+  While it swaps, vm.page-cluster is 5 for what is reached through FUSE (as `vswap up` sets it), the
+  kernel's own 3 for a swap file and zram (which reads no page ahead), and 0 for zswap, where with
+  3 the hog is often killed for want of memory.
+- Sizes in bytes for a page are all that was taken for the pages (data, maps, buffers), by the
+  pages that are stored; without zram's own table (16 bytes for each page of the device) and zswap's
+  entries, which the kernel does not count. Beside the pages is what else the serving processes
+  have (PSS).
 - Pages are memory of real processes (bench/corpus.py). The hog counts pages visited in a second
   (filled, verified, a quarter rewritten, verified), without the time to read its source.
 - CPU s/GiB is the time that all processors were busy, whoever had them, less the hog's own (its
   user time, and reading its source), for each GiB that was swapped out or in.
-- swapoff is what a person waits for. On vswap that is what `vswap down` does, which has pages read
-  ahead of swapoff, and its aim is judged by that; all others have swapoff alone.
+- 4K reads and their depths are fio's (io_uring); writes are real pages by as many threads as the
+  depth says, each waiting for its own.
+- swapoff on vswap is timed as `vswap down` does it, which has pages read ahead of swapoff, and the
+  aim is judged by that. All others have swapoff alone, as vswap has in the column of that name;
+  being helped the same way would make them faster too.
 - Nobody may write to a swap file, zswap's or a plain one, but the kernel: requests to it are not
   measured. What keeps nothing cannot be swapped on."""
 
@@ -131,8 +140,16 @@ def _machine(record: Record) -> str:
     return (
         f"{record.date}: {machine['processor']}, {machine['processors']} processors, "
         f"{machine['memory']}, kernel {machine['kernel']}, Python {machine['Python']}; "
-        f"rounds: {settings['rounds']}, peers in turns."
+        f"rounds: {settings['rounds']}{_fewer(record)}, peers in turns."
     )
+
+
+def _fewer(record: Record) -> str:
+    """Of how many rounds the figures at least are, if that is less than was asked for."""
+    brief = [shown.figure for shown in SHOWN.values() if shown.brief]
+    counts = [len(record.values(peer, figure)) for peer in record.results for figure in brief]
+    fewest = min(filter(None, counts), default=0)
+    return f" (some figures: {fewest})" if fewest < int(record.settings["rounds"]) else ""
 
 
 def _extent(record: Record) -> str:

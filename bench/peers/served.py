@@ -59,7 +59,12 @@ def served(argv: Sequence[str], mount: Path) -> Iterator[tuple[int, ...]]:
     with tempfile.TemporaryFile() as log:
         try:
             server = subprocess.Popen(
-                argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                argv,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a terminal's Ctrl-C is not for who serves swap
             )
         except FileNotFoundError:
             raise PeerError(f"the program {argv[0]} is not installed") from None

@@ -158,6 +158,8 @@ def _plan(
             continue
         except OSError as error:
             problems.append(_stays(path, error))
+        except ValueError:
+            problems.append(f"{path} stays as it is: it does not hold a number")
     return changes, problems
 
 

@@ -38,7 +38,7 @@ def test_an_aim_has_a_base_of_its_own() -> None:
     assert found["4K random read, depth 1, us: at most 1.1x do-nothing C"] is True
     assert found["128K write, new device, MB/s: at least 1x zram lz4"] is True
     assert found["memory beside the pages (PSS), MiB: at most 64"] is False
-    assert found["swapoff, s: at most 2x zram lz4"] is None
+    assert found["swapoff (ours with reading ahead), s: at most 2x zram lz4"] is None
     assert len(found) == len(AIMS)
 
 

@@ -534,8 +534,26 @@ def test_down_goes_on_when_it_cannot_put_back(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(down, "restore", fail)
-    down._restore(DEVICE)
+    down._restore(DEVICE.name)
     assert capsys.readouterr().err.startswith("vswap: the kernel's settings stay as they are: ")
+
+
+def test_down_without_a_device_puts_back_what_a_dead_one_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_back: list[str] = []
+
+    def restore(_directory: Path, device: str) -> list[str]:
+        put_back.append(device)
+        return []
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(down, "devices", list)
+    monkeypatch.setattr(mounts, "devices", list)
+    monkeypatch.setattr(down, "restore", restore)
+    assert main(["down"]) == 2
+    assert put_back == [""]
+    assert "no vswap device is here" in capsys.readouterr().err
 
 
 def test_down_that_is_interrupted_puts_nothing_back(
@@ -553,7 +571,7 @@ def test_down_that_is_interrupted_puts_nothing_back(
 def test_down_by_a_user_puts_nothing_back(monkeypatch: pytest.MonkeyPatch, fail: Fail) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(down, "restore", fail)
-    down._restore(DEVICE)
+    down._restore(DEVICE.name)
 
 
 # ---------------------------------------------------------------- swapoff

@@ -15,7 +15,7 @@ import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts
-from vswapd.tuning import KNOBS, Knob, knobs, restore, tune
+from vswapd.tuning import KNOBS, Knob, knobs, raised, restore, tune
 
 CLUSTER = "proc/sys/vm/page-cluster"
 POLL = "sys/module/haltpoll/parameters/guest_halt_poll_ns"
@@ -256,6 +256,20 @@ def test_a_setting_that_may_not_be_written(
     assert record(run)["changes"] == {str(kernel / POLL): {"before": 0, "ours": 200_000}}
     assert restore(run, "a") == []
     assert values(kernel) == (3, 0)
+
+
+def test_a_setting_that_holds_no_number(kernel: Path, run: Path) -> None:
+    (kernel / CLUSTER).write_text("many\n")
+    problem = f"{kernel / CLUSTER} stays as it is: it does not hold a number"
+    assert tune(run, "a", knobs(kernel)) == [problem]
+    assert int((kernel / POLL).read_text()) == 200_000
+
+
+def test_what_would_be_raised(kernel: Path) -> None:
+    assert raised(knobs(kernel)) == {kernel / CLUSTER: 5, kernel / POLL: 200_000}
+    (kernel / CLUSTER).write_text("6\n")
+    assert raised(knobs(kernel)) == {kernel / POLL: 200_000}
+    assert int((kernel / POLL).read_text()) == 0
 
 
 def test_a_setting_that_may_not_be_read(kernel: Path, run: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 from model.moves import entries_at, put, seal, segments_of, unit_at
 from model.pages import filled, mixed, noise, text, zero
 from model.stores import StoreMaker, content, make_store, state_of
-from model.threads import run_threads
+from model.threads import before_each, run_threads
 
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
 from vswap.store import Lane, Policy, Selection, Store, audit
+from vswap.store.decoder import Decoder
 from vswap.store.entry import COLD, HUGE, KIND_SHIFT, SEGMENT_OFFSET_SHIFT, pack_fill
 from vswap.store.log import READY
 from vswap.store.unit import HEADER
@@ -50,6 +51,15 @@ def test_a_clean_store_has_no_problems(make: StoreMaker) -> None:
 def test_an_empty_store_has_none_either(make: StoreMaker) -> None:
     found = make().check()
     assert (found.problems, found.pages, found.units) == ((), 0, 0)
+
+
+def test_an_audit_decodes_each_unit_once(make: StoreMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(Policy(unit_pages=4))
+    put(store.lane(), 0, text(64))
+    decoded = []
+    before_each(monkeypatch, Decoder, "_decode", lambda *_: decoded.append(1))
+    assert not store.check().problems
+    assert len(decoded) == 16
 
 
 def test_an_audit_allocates_nothing(make: StoreMaker) -> None:

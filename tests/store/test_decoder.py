@@ -385,6 +385,16 @@ def test_what_is_kept_is_not_given_for_another_slot(segments: Segments, slot: in
     assert segments.read(unit) == unit.data
 
 
+@pytest.mark.parametrize("pages", [1, 4])
+def test_what_is_kept_has_no_pages_beyond_its_last(segments: Segments, pages: int) -> None:
+    """Neither does another one's, as where nothing is kept."""
+    unit = segments.put(0, 8, make_pages.text(pages))
+    segments.read(unit)
+    for index in (pages, 15):
+        with pytest.raises(CorruptError, match="other slots"):
+            segments.decoder.unit(*unit.of(index))
+
+
 @pytest.mark.parametrize("pages", [1, 2, 6])
 @pytest.mark.parametrize("slot", [8, 9])
 def test_what_came_in_the_place_of_a_unit_is_what_is_read(

@@ -15,13 +15,14 @@ from model.effort import effort
 from model.memory import data_pages
 from model.pages import filled, made, mixed, noise, text, zero
 from model.stores import DEFAULT_SLOTS, StoreMaker, make_store, state_of
+from model.threads import before_each
 from model.units import Decoded
 
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
 from vswap.store import Lane, Policy, Selection, Store
 from vswap.store.decoder import KEPT_PAGES, Decoder
-from vswap.store.entry import IDLE, LOADED, position_of
+from vswap.store.entry import FIRST_FILL, IDLE, INDEX_SHIFT, LOADED, position_of
 from vswap.store.log import KEPT
 from vswap.store.reader import Reader
 from vswap.store.streak import MOST, NEAR, STREAKS
@@ -256,10 +257,15 @@ def test_a_device_read_with_gaps_is_read_ahead_too(reading: Reading, count: int,
     assert not any(asked[3 * -(-4 // (count + gap)) :])
 
 
-def test_zeros_and_words_are_passed_over_ahead(reading: Reading) -> None:
+def test_zeros_and_words_are_passed_over_ahead(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading.put(0, text(128) + zero(8) + filled(8) + text(8))
     reading.discard(140, 2)
+    asked: list[int] = []
+    before_each(monkeypatch, Decoder, "unit", lambda entry, *_: asked.append(entry))
     reading.streak(128)
+    assert max(asked) < FIRST_FILL
     assert reading.decoded.units == 32 + 2
     assert reading.decodes(128, 24) == 0
 
@@ -454,6 +460,26 @@ def test_a_damaged_unit_ahead_fails_only_who_reads_it(reading: Reading) -> None:
         with pytest.raises(CorruptError):
             reading.reader.pages(134, 8)
     reading.read(128, 64)
+
+
+@pytest.mark.parametrize("unit_pages", [1, 4])
+def test_an_entry_that_names_the_unit_before_it_is_an_error(
+    make: StoreMaker, unit_pages: int
+) -> None:
+    """By an index that this has not got; and reading ahead comes to an end all the same."""
+    reading = holding(make, unit_pages, noise(128))
+    table, slot = reading.store._parts.table, 64
+    whole = reading.entry(slot)
+    table.replace(slot, reading.entry(slot - 1) + (1 << INDEX_SHIFT))
+    try:
+        for first in range(0, slot, 8):
+            reading.read(first, 8)
+            reading.ahead()
+        with pytest.raises(CorruptError):
+            reading.reader.page(slot)
+    finally:
+        table.replace(slot, whole)
+    reading.read(slot, 1)
 
 
 @pytest.mark.parametrize("count", [1, 8])

@@ -53,6 +53,21 @@ def test_while_there_is_room_nothing_is_reclaimed(log: Log) -> None:
     assert len({room.take() for _ in range(SEGMENTS - KEPT)}) == SEGMENTS - KEPT
 
 
+def test_work_that_wins_nothing_comes_to_an_end(log: Log) -> None:
+    """Others may take what is won, or hold what would have to go: for ever, it may be."""
+    filled(log)
+    pieces = 0
+
+    def reclaim(_room: int) -> bool:
+        nonlocal pieces
+        pieces += 1
+        return True
+
+    with pytest.raises(FullError):
+        Room(log, reclaim).take()
+    assert pieces > 2 * SEGMENTS
+
+
 def test_at_the_limit_room_is_made_until_there_is_some(log: Log) -> None:
     """Piece by piece: not every piece frees a segment."""
     taken = filled(log, 0)

@@ -13,7 +13,7 @@ from vswap.geometry import MAX_UNIT_PAGES
 from vswap.store.streak import MOST, NEAR, STREAKS, Streaks
 
 SLOTS = 10_000
-AREAS = (0, 2000, 4000, 6000)
+AREAS = (0, 2000, 4000, 6000)[:STREAKS]
 """Where reads of one are nothing to those of another."""
 assert len(AREAS) == STREAKS
 

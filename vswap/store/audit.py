@@ -230,7 +230,7 @@ def _read_some(decoder: Decoder, slot: int, entries: list[int]) -> list[str]:
     for at, entry in enumerate(entries, slot):
         if entry >> KIND_SHIFT == KIND_CACHE:
             try:
-                decoder.unit(entry, at)
+                decoder.unit(entry, at, keep=True)
             except CorruptError as error:
                 found.append(f"UNIT: {error}")
             if entry >> UNIT_SHIFT != before:

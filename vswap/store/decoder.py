@@ -26,6 +26,7 @@ from vswap.store.entry import (
     SEGMENT_OFFSET_SHIFT,
     UNIT_SHIFT,
 )
+from vswap.store.streak import MOST, STREAKS
 from vswap.store.unit import HEADER, LOW
 
 __all__ = ["Decoder"]
@@ -33,7 +34,7 @@ __all__ = ["Decoder"]
 _Kept = tuple[int, int, Bytes]
 """A decoded unit: its segment's sequence then, its first slot, its pages."""
 
-KEPT_PAGES = 512
+KEPT_PAGES = 2 * STREAKS * MOST
 """Most pages that a decoder keeps decoded. For each streak that is read (vswap/store/streak.py)
 there must be room for what is read ahead and for as much that has just been read: with less,
 streaks push out each other's units before they are asked for."""
@@ -75,7 +76,11 @@ class Decoder:
             return data, len(data) >> PAGE_SHIFT
         filled = self._sequence[entry >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK]
         kept = self._kept.get(name)
-        if kept is not None and kept[0] == filled and kept[1] == first:
+        if (
+            kept is not None
+            and kept[:2] == (filled, first)
+            and (slot - first) << PAGE_SHIFT < len(kept[2])  # else the entry is damaged
+        ):
             data = kept[2]
         else:
             data = self._decode(name & POSITION_MASK, first, slot)

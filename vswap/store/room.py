@@ -20,6 +20,10 @@ ACCEPT = 0.95
 """Writes are accepted again when so much is left of what lived when the store was full; or when
 as much of the limit as that lacks to all has since been won by cleaning."""
 
+_LEAST_PIECES = 64
+"""With twice the number of segments: pieces of work after which a writer that has still got no
+segment gives up. Several that hold staged units each could clean around them for ever."""
+
 _PUBLISHING_SECONDS = 0.002
 _PUBLISHING_TRIES = 50
 
@@ -71,8 +75,11 @@ class Room:
 
     def _make_way(self) -> int:
         tries = _PUBLISHING_TRIES
+        pieces = _LEAST_PIECES + 2 * self._log.limit
         while True:
-            won = self._reclaim(KEPT) or self._log.room_is_coming()
+            cleaned = self._reclaim(KEPT)
+            pieces -= cleaned
+            won = (cleaned and pieces > 0) or self._log.room_is_coming()
             try:
                 return self._log.take()
             except FullError:

@@ -16,7 +16,7 @@ __all__ = ["MOST", "NEAR", "STREAKS", "Streak", "Streaks"]
 
 NEAR = 16
 MOST = 64
-STREAKS = 4
+STREAKS = 2
 
 
 class Streak:

@@ -132,7 +132,9 @@ class Router:
         """Do a little for requests that may come; False if there is nothing (more) to do."""
         try:
             return self._lane.read_ahead()
-        except Exception:  # whoever asks for what cannot be had will be told
+        except Exception:
+            self._internal_errors += 1
+            _log.exception("what comes next could not be prepared")
             return False
 
     def _read(self, request: Read) -> None:

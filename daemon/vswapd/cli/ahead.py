@@ -19,10 +19,10 @@ _LITTLE = 16 << 20  # swapoff has done that when the program has started
 def worthwhile(area: SwapArea) -> bool:
     """Whether swapoff of `area` is to be helped.
 
-    Not if other areas are in use: nobody can tell who has pages where, and those would be
-    brought back as well.
+    Not if there are other areas: nobody can tell who has pages where, and those would be brought
+    back as well; or, when memory is short, what is brought back would go there at once.
     """
-    others = any(other.used for other in swap_areas() if other.path != area.path)
+    others = any(other.path != area.path for other in swap_areas())
     return area.used > _LITTLE and not others
 
 
@@ -51,9 +51,10 @@ def reading_ahead(apart: Collection[int]) -> Iterator[Reader]:
     waited for. Our own process is always left alone. Raises `OSError` if it cannot be started.
     """
     pids = map(str, {os.getpid(), *apart})
-    # By our own path, which need not be what PYTHONPATH says.
+    # By our own path, which need not be what PYTHONPATH says; and not (-P) by what lies in the
+    # directory that somebody happens to be in: this runs as root.
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = start_program([sys.executable, "-m", "vswapd.swapin", *pids], environment=paths)
+    process = start_program([sys.executable, "-P", "-m", "vswapd.swapin", *pids], environment=paths)
     try:
         yield Reader(process)
     finally:

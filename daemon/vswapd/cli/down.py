@@ -15,7 +15,7 @@ from vswapd.cli.interrupt import Interrupts, StoppedError, interrupts
 from vswapd.cli.place import RUN_DIRECTORY, remove_own_mount, unmount
 from vswapd.cli.status import serving
 from vswapd.cli.swapoff import swap_off
-from vswapd.mounts import Device, find_device, loop_devices
+from vswapd.mounts import Device, devices, find_device, loop_devices
 from vswapd.swapdev import detach_loop, swap_area
 from vswapd.tuning import restore
 
@@ -33,6 +33,8 @@ def down(device: str | None) -> None:
     and changes nothing, when memory does not suffice for what is swapped out. Ctrl-C stops
     it at any time: what is not back yet stays swapped out.
     """
+    if not devices():  # it died, and somebody unmounted it: what `up` raised may still be so
+        _restore("")
     chosen = find_device(device)
     loops = loop_devices(chosen)
     if loops and os.geteuid() != 0:
@@ -54,14 +56,14 @@ def _take_down(device: Device, loops: list[str], signals: Interrupts) -> None:
     with signals.held(), ExitStack() as watched:  # once unmounted there is no second `down`
         running = _watch(device, watched)
         unmount(device.mount)
-        _restore(device)
+        _restore(device.name)
         remove_own_mount(device.mount)
         _wait_end(device, running)
         if running:  # else it died before, and its log may tell why
             remove_log(log_path(device.name))
 
 
-def _restore(device: Device) -> None:
+def _restore(device: str) -> None:
     """Put the kernel's settings back if it was the last device.
 
     What fails is told and no more: the daemon's end is still to be waited for.
@@ -69,7 +71,7 @@ def _restore(device: Device) -> None:
     if os.geteuid() != 0:  # then it is from `run`, which raises none
         return
     try:
-        notes = restore(RUN_DIRECTORY, device.name)
+        notes = restore(RUN_DIRECTORY, device)
     except (UserError, OSError) as error:
         notes = [f"the kernel's settings stay as they are: {error}"]
     for note in notes:

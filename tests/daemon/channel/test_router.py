@@ -567,6 +567,7 @@ def test_preparing_is_no_request(routed: Routed) -> None:
 def test_an_error_nobody_foresaw_ends_what_is_prepared(failing: Routed) -> None:
     """And nothing else: nobody has asked for anything."""
     assert failing.router.prepare() is False
+    assert failing.router.statistics().internal_errors == 1
 
 
 def test_an_entry_that_names_no_place_is_an_error_only_to_who_reads_it(
