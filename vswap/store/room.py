@@ -20,9 +20,10 @@ ACCEPT = 0.95
 """Writes are accepted again when so much is left of what lived when the store was full; or when
 as much of the limit as that lacks to all has since been won by cleaning."""
 
-_LEAST_PIECES = 64
-"""With twice the number of segments: pieces of work after which a writer that has still got no
-segment gives up. Several that hold staged units each could clean around them for ever."""
+_PIECES_A_SEGMENT = 32
+"""Pieces of work for each segment under the limit, after which a writer that has still got none
+gives up. Work that wins something ends sooner by far; but several writers that hold staged units
+each could clean around them for ever."""
 
 _PUBLISHING_SECONDS = 0.002
 _PUBLISHING_TRIES = 50
@@ -75,7 +76,7 @@ class Room:
 
     def _make_way(self) -> int:
         tries = _PUBLISHING_TRIES
-        pieces = _LEAST_PIECES + 2 * self._log.limit
+        pieces = _PIECES_A_SEGMENT * self._log.limit
         while True:
             cleaned = self._reclaim(KEPT)
             pieces -= cleaned
