@@ -18,8 +18,8 @@ from bench.measure import CORPUS_MIB, MIB, available_bytes, load, source, wait_f
 from bench.options import common, guarded, need_root, settings
 from bench.peers import PeerError, Vswap, vswap, zram
 from bench.report import Aim, Figures, save, show
+from vswap.geometry import PAGE_SIZE
 
-PAGE = 4096
 LARGE_MIB = 1024
 EMPTY_SIZE = 32 << 30
 
@@ -54,7 +54,7 @@ def sizes(stats: dict[str, int]) -> Figures:
     used, data, pages = (
         stats["mem_used_total"],
         stats["compr_data_size"],
-        stats["orig_data_size"] // PAGE,
+        stats["orig_data_size"] // PAGE_SIZE,
     )
     return {
         MEMORY: used / MIB,

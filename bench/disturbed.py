@@ -22,10 +22,10 @@ from bench.measure import OUT, load, read_4k, wait_for_rest
 from bench.peers import Vswap
 from bench.report import Figures
 from bench.sampler import sampling
+from vswap.geometry import PAGE_SIZE
 
 __all__ = ["AT_REST", "CLEANING", "Reading", "dead_ranges", "read_disturbed"]
 
-PAGE = 4096
 GROUP_PAGES = 8
 KEPT_PAGES = (1, 2, 4, 6, 7)  # of each group, in turn: half on average
 BLKDISCARD = 0x1277
@@ -49,16 +49,16 @@ class Reading:
     def figures(self, peer: Vswap) -> Figures:
         """Reads of the groups' first pages, and how much of the time the cleaner worked."""
         with sampling(lambda: {n: int(peer.stats()[n]) for n in WORK}, LOOK_SECONDS) as samples:
-            align = f"--blockalign={GROUP_PAGES * PAGE}"
+            align = f"--blockalign={GROUP_PAGES * PAGE_SIZE}"
             found = read_4k(peer, 1, self.seconds, self.size, align)
         return {**found, "cleaning, share of the time": samples.share_changing(*WORK)}
 
 
 def dead_ranges(size: int) -> Iterator[tuple[int, int]]:
     """What to discard, as (offset, length): the end of each group of pages."""
-    group = GROUP_PAGES * PAGE
+    group = GROUP_PAGES * PAGE_SIZE
     for number in range(size // group):
-        kept = KEPT_PAGES[number % len(KEPT_PAGES)] * PAGE
+        kept = KEPT_PAGES[number % len(KEPT_PAGES)] * PAGE_SIZE
         yield number * group + kept, group - kept
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers.peer import Peer, PeerError, Stored
+from vswap.geometry import PAGE_SIZE
 
 __all__ = ["Zram", "zram"]
 
-PAGE = 4096
 _CONTROL = Path("/sys/class/zram-control")
 _BLOCK = Path("/sys/block")
 _NAMES = (
@@ -33,7 +33,7 @@ class Zram(Peer):
     def stored(self) -> Stored:
         """Pages of one word count as data there, but lie in the table: they are left out."""
         stat = self.mm_stat()
-        pages = stat["orig_data_size"] // PAGE - stat["same_pages"]
+        pages = stat["orig_data_size"] // PAGE_SIZE - stat["same_pages"]
         return Stored(pages, stat["mem_used_total"], 0)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from bench.peers.disk import swap_file
 from bench.peers.peer import Peer, PeerError, Stored
 from bench.peers.settings import changed
+from vswap.geometry import PAGE_SIZE
 
 __all__ = ["Zswap", "without_zswap", "zswap"]
 
-PAGE = 4096
 _PAGE_CLUSTER = 0
 """No readahead: with the kernel's default a small cgroup is often killed for want of memory, and
 what is read ahead costs zswap as much as what is asked for."""
@@ -45,7 +45,7 @@ def _held() -> Stored:
     kib = {name: int(value) for name, value, *_ in lines}
     if "Zswapped:" not in kib:
         raise PeerError("this kernel does not tell what zswap holds (Linux 5.19 does)")
-    return Stored((kib["Zswapped:"] << 10) // PAGE, kib["Zswap:"] << 10, 0)
+    return Stored((kib["Zswapped:"] << 10) // PAGE_SIZE, kib["Zswap:"] << 10, 0)
 
 
 def without_zswap() -> dict[Path, str]:

@@ -11,11 +11,9 @@ from bench.build import BuildError, build
 from bench.peers import processes
 from bench.peers.peer import Peer, PeerError, Stored
 from bench.peers.served import loop, mount_point, served
+from vswap.geometry import PAGE_SIZE
 
 __all__ = ["Memfs", "memfs", "nullfs"]
-
-
-PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Memfs(Peer):
     def stored(self) -> Stored:
         """The pages that were written and not given back."""
         pool = processes.resident(self.pids[0], self.size)
-        return Stored(pool // PAGE, pool, max(0, self.pss()["Pss"] - pool))
+        return Stored(pool // PAGE_SIZE, pool, max(0, self.pss()["Pss"] - pool))
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from pathlib import Path
 from bench.peers import processes
 from bench.peers.peer import Peer, PeerError, Stored
 from bench.peers.served import loop, mount_point, served
+from vswap.geometry import PAGE_SIZE
 from vswapd.swapdev import swap_area
 
 __all__ = ["Nbdkit", "nbdkit"]
 
-PAGE = 4096
 SECTOR = 512
 _BLOCK = Path("/sys/block")
 _LOOK_SECONDS = 0.2
@@ -51,16 +51,16 @@ class Nbdkit(Peer):
         kernel kept.
         """
         pool = max(0, _allocated(self.pids) - self.empty)
-        pages = min(self.size // PAGE, _written_pages(self.device) - self.written)
+        pages = min(self.size // PAGE_SIZE, _written_pages(self.device) - self.written)
         if area := swap_area(self.device):
-            pages = min(pages, area.used // PAGE)
+            pages = min(pages, area.used // PAGE_SIZE)
         return Stored(pages, pool, self.pss()["Pss"] - pool)
 
 
 def _written_pages(device: str) -> int:
     """Pages that a block device has been given so far."""
     fields = (_BLOCK / Path(device).name / "stat").read_text().split()
-    return int(fields[_WRITTEN_SECTORS]) * SECTOR // PAGE
+    return int(fields[_WRITTEN_SECTORS]) * SECTOR // PAGE_SIZE
 
 
 def _allocated(pids: Sequence[int]) -> int:

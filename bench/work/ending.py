@@ -21,12 +21,12 @@ from bench.measure import MIB
 from bench.peers import Peer, PeerError, Vswap, swapping
 from bench.report import Figures
 from bench.work.memory import memory
+from vswap.geometry import PAGE_SIZE
 from vswapd.cli.ahead import worthwhile
 from vswapd.swapdev import SwapArea, room_for_swapoff, swap_area
 
 __all__ = ["end_swap"]
 
-PAGE = 4096
 KILL_SECONDS = 10.0
 
 
@@ -53,7 +53,12 @@ def _ended(peer: Peer, source: Path, hog: Hog, *, ahead: bool) -> Figures:
         done = subprocess.CompletedProcess(hog.command(source), process.returncode, output, errors)
         if judged(done, group.oom_kills() > 0).killed:
             raise HogError("the hog was killed after the end of swap")
-    return {"s": seconds, "pages/s": area.used / PAGE / seconds, "MiB": area.used / MIB, **stored}
+    return {
+        "s": seconds,
+        "pages/s": area.used / PAGE_SIZE / seconds,
+        "MiB": area.used / MIB,
+        **stored,
+    }
 
 
 def _area(peer: Peer) -> SwapArea:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers import Peer
+from vswap.geometry import PAGE_SIZE
 
 __all__ = ["Moment", "moment"]
 
@@ -25,7 +26,6 @@ _STAT = Path("/proc/stat")
 _VMSTAT = Path("/proc/vmstat")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _BUSY = (0, 1, 2, 5, 6)  # of the fields of the first line
-_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Moment:
 
 def moment(peer: Peer) -> Moment:
     """The counts now."""
-    return Moment(_busy_seconds(), peer.cpu_seconds_ever(), _swapped_pages() * _PAGE)
+    return Moment(_busy_seconds(), peer.cpu_seconds_ever(), _swapped_pages() * PAGE_SIZE)
 
 
 def _busy_seconds() -> float:

@@ -11,10 +11,11 @@ from itertools import count
 import pytest
 
 from bench import __main__ as command
-from bench.disturbed import GROUP_PAGES, PAGE, dead_ranges
+from bench.disturbed import GROUP_PAGES, dead_ranges
 from bench.hog import figures
 from bench.options import settings
 from bench.sampler import Samples, sampling
+from vswap.geometry import PAGE_SIZE
 
 MIB = 1 << 20
 
@@ -26,11 +27,11 @@ def test_settings_are_numbers_truths_or_text() -> None:
 
 
 def test_half_of_the_device_is_discarded_and_every_first_page_kept() -> None:
-    size = 5 * GROUP_PAGES * PAGE * 10
+    size = 5 * GROUP_PAGES * PAGE_SIZE * 10
     ranges = list(dead_ranges(size))
     assert sum(length for _, length in ranges) == size // 2
-    dead = {at for start, length in ranges for at in range(start, start + length, PAGE)}
-    assert not dead & set(range(0, size, GROUP_PAGES * PAGE))
+    dead = {at for start, length in ranges for at in range(start, start + length, PAGE_SIZE)}
+    assert not dead & set(range(0, size, GROUP_PAGES * PAGE_SIZE))
     assert max(dead) < size
 
 
