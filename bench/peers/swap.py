@@ -23,7 +23,7 @@ from vswapd.swapdev import start_swapoff, swap_area, swap_areas
 
 __all__ = ["PAGE_CLUSTER", "Swap", "swapping"]
 
-KERNELS_OWN = 3
+KERNELS_OWN = 3  # vm.page-cluster as the kernel starts (mm/swap.c: swap_setup)
 PAGE_CLUSTER = Path("/proc/sys/vm/page-cluster")
 _SWAPOFF_SECONDS = 300.0
 _KILLED_SECONDS = 30.0

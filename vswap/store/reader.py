@@ -31,11 +31,6 @@ def _zeros(count: int) -> Bytes:
     return _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
 
 
-def _piece_of(entry: int) -> int:
-    """What the entries of neighbours have in common that can be had in one piece."""
-    return entry >> UNIT_SHIFT if entry < FIRST_FILL else entry
-
-
 class Reader:
     """Reads for one thread. What it returns are copies: they stay right after the lock."""
 
@@ -83,9 +78,9 @@ class Reader:
         at, count = 0, len(entries)
         while at < count:
             entry = entries[at]
-            piece = _piece_of(entry)
+            piece = entry >> UNIT_SHIFT  # of a fill word, its kind and number
             end = at + 1
-            while end < count and _piece_of(entries[end]) == piece:
+            while end < count and entries[end] >> UNIT_SHIFT == piece:
                 end += 1
             if not entry:
                 buffers.append(_zeros(end - at))
