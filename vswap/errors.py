@@ -16,6 +16,7 @@ import errno
 __all__ = [
     "CorruptError",
     "FullError",
+    "MediumError",
     "NoDataError",
     "ProtocolError",
     "RangeError",
@@ -78,6 +79,12 @@ class FullError(RequestError):
 
 class CorruptError(RequestError):
     """A page that cannot be read back exactly. Never answered with other data."""
+
+    errno = errno.EIO
+
+
+class MediumError(RequestError):
+    """A page on disk that the disk does not give. Never answered with other data."""
 
     errno = errno.EIO
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from vswap.errors import FullError, RequestError
 from vswap.geometry import PAGE_SIZE, Geometry
 from vswap.store import Lane, Policy, Selection, Shape, State, Store, least_memory
+from vswap.store.backing import MemoryBacking
 
-__all__ = ["warm_up"]
+__all__ = ["warm_up", "warm_up_backing"]
 
 _SIZE = 4 << 20
 _REQUEST = 1 << 20
@@ -24,18 +25,39 @@ _WORD = b"warmword"
 
 def warm_up(policy: Policy) -> None:
     """Serve a scratch device's every kind of request, and the refusals; and keep it small."""
-    shape = Shape(Geometry(_SIZE), segments=24, buffers=1, buffer_size=PAGE_SIZE)
-    state = State.create(shape)
-    # The real device's limit says nothing about this one.
-    store = Store(state, replace(policy, memory_limit=None))
+    state, store = _scratch(policy)
     lane = store.lane()
     _serve(lane)
     _keep_small(store, lane)
-    _fill(store, lane, least_memory(shape))
+    _fill(store, lane, least_memory(state.shape))
     lane.discard(0, _SIZE)
     store.maintain()
     store.statistics()
     state.close()
+
+
+def warm_up_backing(policy: Policy) -> None:
+    """Write a scratch device's pages back, read them, and bring them home again."""
+    state, store = _scratch(policy)
+    lane = store.lane()
+    store.backing.attach(MemoryBacking(_SIZE))
+    lane.write(0, _sample())
+    store.backing.write_back(Selection(huge=None, cold=None))
+    for size in (_REQUEST, PAGE_SIZE, 512):
+        lane.read(0, size)
+    lane.write(512, _sample()[:512])
+    store.check()
+    store.backing.begin_detach()
+    while store.backing.detaching:
+        store.step()
+    store.close()
+    state.close()
+
+
+def _scratch(policy: Policy) -> tuple[State, Store]:
+    state = State.create(Shape(Geometry(_SIZE), segments=24, buffers=1, buffer_size=PAGE_SIZE))
+    # The real device's limit says nothing about this one.
+    return state, Store(state, replace(policy, memory_limit=None))
 
 
 def _serve(lane: Lane) -> None:

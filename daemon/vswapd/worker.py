@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import FrameType
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ import trio
 from vswap.errors import UserError
 from vswap.geometry import Geometry
 from vswap.store import Policy, Shape, State, Store, segments_for
+from vswap.store.backing_file import FileBacking
 from vswapd import channel, memory, mounts
 from vswapd.background import in_background
 from vswapd.channel import Channel, Handshake
@@ -31,7 +33,7 @@ from vswapd.config import Settings
 from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report, commands_of
 from vswapd.logs import start_log, stop_log
 from vswapd.notify import Ready, reason
-from vswapd.warmup import warm_up
+from vswapd.warmup import warm_up, warm_up_backing
 
 __all__ = ["main"]
 
@@ -63,7 +65,7 @@ class Worker:
             )
         )
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        policy = Policy(
+        self._policy = policy = Policy(
             settings.codec,
             settings.unit_pages,
             settings.memory_limit,
@@ -71,11 +73,32 @@ class Worker:
         )
         warm_up(policy)
         self._store = Store(self._state, policy, self._wake)
+        if settings.backing is not None:
+            self._attach(settings.backing)
+        if settings.writeback_limit is not None:
+            self._store.backing.set_writeback_limit(settings.writeback_limit)
+            self._store.backing.enable_writeback_limit(settings.writeback_limit > 0)
         self._store.maintain()  # the data threads' open segments come out of these
         self._state.buffers.populate(0, self._state.buffers.size)
         self._closed = trio.Event()
+        self._stirred = trio.Event()
         self._detached = False
         self._ending = False
+
+    def _attach(self, path: str) -> None:
+        """Write back to a file from now on. Raises `UserError`, `OSError`."""
+        if not self._preparation.memory_locked:
+            raise UserError(
+                "a backing needs locked memory, for its key must not get to a disk; give the "
+                "daemon CAP_IPC_LOCK or LimitMEMLOCK=infinity"
+            )
+        warm_up_backing(self._policy)
+        backing = FileBacking.open(path)
+        try:
+            self._store.backing.attach(backing)
+        except BaseException:
+            backing.close()
+            raise
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
@@ -98,6 +121,7 @@ class Worker:
             trio.run(self._run, fd, agreed, ready)
             self._detach(path, mine)  # at once: later the place may be a successor's
             self._channel.join(_JOIN_SECONDS)
+            self._store.close()
             return not self._channel.failed
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -157,15 +181,15 @@ class Worker:
                 on_end=lambda: token.run_sync_soon(self._closed.set),
             )
             self._store.maintain()  # and are made up for
-            control = Control(commands_of(self._store))
+            stir = partial(token.run_sync_soon, self._stir)
+            control = Control(commands_of(self._store, self._attach, stir))
             self._bridge.start(Namespace(self._settings.size, self._report, control))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_going, pyfuse3.main, ready)
                 await self._bridge.greet(agreed)
                 nursery.start_soon(_keep_going, self._bridge.relay, ready)
                 nursery.start_soon(_keep_going, self._keep_ready, ready)
-                if self._settings.clean:
-                    nursery.start_soon(_keep_going, self._keep_small, ready)
+                nursery.start_soon(_keep_going, self._keep_small, ready)
                 nursery.start_soon(self._stop_on_signal, signals)
                 gc.collect()
                 gc.freeze()
@@ -184,10 +208,18 @@ class Worker:
             await self._try_in_background(self._store.maintain)
 
     async def _keep_small(self) -> None:
-        """Clean and move down, piece by piece, as often as the store wants it."""
+        """Clean, move down and write back, piece by piece, as often as the store wants it."""
         while True:
-            pause = await self._try_in_background(self._store.step)
-            await trio.sleep(_QUIET_SECONDS if pause is None else pause)
+            pause: float | None = _QUIET_SECONDS
+            if self._settings.clean or self._store.backing.detaching:
+                pause = await self._try_in_background(self._store.step)
+            with trio.move_on_after(_QUIET_SECONDS if pause is None else pause):
+                await self._stirred.wait()
+                self._stirred = trio.Event()
+
+    def _stir(self) -> None:
+        """There is something new to do in the background."""
+        self._stirred.set()
 
     async def _try_in_background(self, work: Callable[[], T]) -> T | None:
         """What `work` answers; None if there was no memory for it."""

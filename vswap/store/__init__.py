@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vswap.store.audit import Findings
 from vswap.store.cache import Presence
-from vswap.store.lane import Counters, Lane
+from vswap.store.fetch import Gap, Parked
+from vswap.store.lane import Counters, FetchLane, Lane
 from vswap.store.select import Selection
 from vswap.store.state import Shape, State
 from vswap.store.stats import StoreStatistics
@@ -12,8 +13,11 @@ from vswap.store.store import Policy, Store, least_memory, segments_for
 
 __all__ = [
     "Counters",
+    "FetchLane",
     "Findings",
+    "Gap",
     "Lane",
+    "Parked",
     "Policy",
     "Presence",
     "Selection",

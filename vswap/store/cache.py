@@ -1,10 +1,10 @@
-"""The front cache: the pages whose entries point into segments in memory."""
+"""The front cache: the pages that are in memory, in segments or as fill words."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-from vswap.store.entry import EMPTY
+from vswap.store.entry import EMPTY, FIRST_BACKING, FIRST_FILL
 from vswap.store.table import SwapTable
 
 __all__ = ["FrontCache", "Presence"]
@@ -37,8 +37,13 @@ class FrontCache:
         lock is held, and must be asked for and used under it.
         """
         entries = self._table.entries(slot, count)
-        here = entries[0] != EMPTY
+        here = _is_here(entries[0])
         for run, entry in enumerate(entries):
-            if (entry != EMPTY) != here:
+            if _is_here(entry) != here:
                 return Presence.MIXED, run
         return (Presence.ALL if here else Presence.NONE), count
+
+
+def _is_here(entry: int) -> bool:
+    """Whether an entry's page is in memory: not empty, and not on disk."""
+    return EMPTY < entry < FIRST_BACKING or entry >= FIRST_FILL

@@ -44,6 +44,16 @@ class Cleaner:
         for piece in self._pieces(victim):
             yield self._move(piece, victim)
 
+    def living(self, victim: Victim) -> Iterator[list[tuple[int, list[int]]]]:
+        """What lives in a segment, piece by piece: a unit's first slot, and its pages' entries.
+
+        The entries are EMPTY where the page does not live there.
+        """
+        for piece in self._pieces(victim):
+            with self._parts.locks[piece[0].slot >> CLUSTER_SHIFT]:
+                alive = [(unit.slot, entries) for unit, entries in self._alive(piece, victim)]
+            yield alive
+
     def _pieces(self, victim: Victim) -> Iterator[list[Found]]:
         """The segment's units, a few of one cluster at a time."""
         segment = victim.segment

@@ -72,7 +72,7 @@ class Decoder:
         name = entry >> UNIT_SHIFT
         first = slot - (entry >> INDEX_SHIFT & INDEX_MASK)
         if self._sequence is None:
-            data = self._decode(name & POSITION_MASK, first, slot)
+            data = self.decode(self._memory, (name & POSITION_MASK) * ALIGNMENT, first, slot)
             return data, len(data) >> PAGE_SHIFT
         filled = self._sequence[entry >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK]
         kept = self._kept.get(name)
@@ -83,7 +83,7 @@ class Decoder:
         ):
             data = kept[2]
         else:
-            data = self._decode(name & POSITION_MASK, first, slot)
+            data = self.decode(self._memory, (name & POSITION_MASK) * ALIGNMENT, first, slot)
             if keep:
                 self._keep(name, (filled, first, data))
         return data, len(data) >> PAGE_SHIFT
@@ -98,15 +98,18 @@ class Decoder:
         while self._pages > KEPT_PAGES:
             self._pages -= len(kept.pop(next(iter(kept)))[2]) >> PAGE_SHIFT
 
-    def _decode(self, place: int, first: int, slot: int) -> Bytes:
-        position = place * ALIGNMENT
+    def decode(self, memory: memoryview, position: int, first: int, slot: int) -> Bytes:
+        """The pages of the unit at byte `position` of `memory`, of slots from `first` on.
+
+        `slot` is one of them. Raises `CorruptError` if it is not that unit.
+        """
         head: int
-        head, checksum = HEADER.unpack_from(self._memory, position)
+        head, checksum = HEADER.unpack_from(memory, position)
         pages = head >> 48 & 0xFF
         if head & LOW != first or slot - first >= pages:
             raise CorruptError(f"slot {slot}: its entry names a unit of other slots")
         start = position + HEADER.size
-        payload = self._memory[start : start + (head >> 32 & 0xFFFF) + 1]
+        payload = memory[start : start + (head >> 32 & 0xFFFF) + 1]
         if xxh3_64_intdigest(payload, head) & LOW != checksum:
             raise CorruptError(f"slot {slot}: its unit's checksum does not match")
         number = head >> 56

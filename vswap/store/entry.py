@@ -23,22 +23,32 @@ flags    bit 0  HUGE    the unit did not compress and is stored as it is
 The share makes an entry tell what its page costs: the bytes that live in a segment are the
 sum of its live entries' shares, with no look at the segment itself. Units are padded so that
 the division leaves nothing over. COLD, LOADED and IDLE are of the page, and may be set in place.
+
+An entry of the backing names a disk segment, and must tell what to read before anything of it
+is known: there the offset's 18 bits are 14 of the unit's offset divided by 64, then 4 of its
+page count less one. All of the unit's pages share in it equally, so page count times share is
+its size.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from vswap.geometry import SEGMENT_SHIFT
 
 __all__ = [
     "ALIGNMENT",
+    "BACKING_ALIGNMENT",
     "COLD",
     "EMPTY",
+    "FIRST_BACKING",
     "FIRST_FILL",
     "FLAGS_MASK",
     "HUGE",
     "IDLE",
     "INDEX_MASK",
     "INDEX_SHIFT",
+    "KIND_BACKING",
     "KIND_CACHE",
     "KIND_FILL",
     "KIND_SHIFT",
@@ -53,10 +63,13 @@ __all__ = [
     "SHARE_MAX",
     "SHARE_SHIFT",
     "UNIT_SHIFT",
+    "Extent",
+    "end_of_segment",
+    "extent_of",
     "fill_of",
-    "first_entry_after",
     "index_of",
     "pack",
+    "pack_backing",
     "pack_fill",
     "position_of",
     "same_page",
@@ -66,6 +79,7 @@ __all__ = [
 
 EMPTY = 0
 KIND_CACHE = 1
+KIND_BACKING = 2
 KIND_FILL = 3
 KIND_SHIFT = 62
 
@@ -91,8 +105,15 @@ SEGMENT_OFFSET_SHIFT = UNIT_SHIFT + SEGMENT_SHIFT - 2
 SEGMENT_MASK = (1 << 24) - 1
 MAX_SEGMENTS = 1 << 24
 POSITION_MASK = (1 << 42) - 1
+FIRST_BACKING = KIND_BACKING << KIND_SHIFT
+"""Entries from here on are not of pages in memory's segments: those before it are, or empty."""
 FIRST_FILL = KIND_FILL << KIND_SHIFT
 """Entries from here on are of pages filled with one word."""
+
+BACKING_ALIGNMENT = 64
+"""In disk segments units begin at multiples of so many bytes."""
+_PAGES_BITS = 4
+_PLACE_MASK = (1 << SEGMENT_OFFSET_SHIFT - UNIT_SHIFT) - 1
 
 
 def pack(position: int, share: int, flags: int) -> int:
@@ -102,6 +123,30 @@ def pack(position: int, share: int, flags: int) -> int:
     """
     where = KIND_CACHE << KIND_SHIFT | (position // ALIGNMENT) << UNIT_SHIFT
     return where | (share // ALIGNMENT) << SHARE_SHIFT | flags
+
+
+class Extent(NamedTuple):
+    """Where a unit is in the backing: disk segment, byte offset in it, bytes, pages."""
+
+    segment: int
+    offset: int
+    size: int
+    pages: int
+
+
+def pack_backing(segment: int, offset: int, pages: int, share: int, flags: int) -> int:
+    """As `pack`, for a unit of `pages` at byte `offset` of a disk segment."""
+    place = (offset // BACKING_ALIGNMENT) << _PAGES_BITS | pages - 1
+    where = KIND_BACKING << KIND_SHIFT | segment << SEGMENT_OFFSET_SHIFT | place << UNIT_SHIFT
+    return where | (share // ALIGNMENT) << SHARE_SHIFT | flags
+
+
+def extent_of(entry: int) -> Extent:
+    """Where in the backing the unit of a page is."""
+    place = entry >> UNIT_SHIFT & _PLACE_MASK
+    pages = (place & (1 << _PAGES_BITS) - 1) + 1
+    offset = (place >> _PAGES_BITS) * BACKING_ALIGNMENT
+    return Extent(segment_of(entry), offset, share_of(entry) * pages, pages)
 
 
 def pack_fill(number: int) -> int:
@@ -124,9 +169,9 @@ def segment_of(entry: int) -> int:
     return entry >> SEGMENT_OFFSET_SHIFT & SEGMENT_MASK
 
 
-def first_entry_after(segment: int) -> int:
-    """A bound: front-cache entries below it are of this segment or of one before it."""
-    return (KIND_CACHE << KIND_SHIFT) + ((segment + 1) << SEGMENT_OFFSET_SHIFT)
+def end_of_segment(entry: int) -> int:
+    """A bound: entries of the same kind below it are of this one's segment or of one before."""
+    return (entry >> SEGMENT_OFFSET_SHIFT) + 1 << SEGMENT_OFFSET_SHIFT
 
 
 def same_page(entry: int, before: int) -> bool:

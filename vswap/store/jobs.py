@@ -16,12 +16,16 @@ from vswap.store import plan
 from vswap.store.appender import Appender
 from vswap.store.cleaner import Cleaner
 from vswap.store.dictionary import Trial, try_out
+from vswap.store.disk_log import KEPT_ON_DISK
 from vswap.store.mover import Mover
 from vswap.store.parts import Parts
 from vswap.store.plan import Victim
 from vswap.store.relocate import Relocator
+from vswap.store.restack import Restack, few_are_free, sparsest
 from vswap.store.select import Selection
+from vswap.store.spill import Spill
 from vswap.store.stats import UpkeepStatistics
+from vswap.store.writeback import WriteBack
 
 __all__ = ["COLD_LEVEL", "Job", "Jobs", "Tier"]
 
@@ -77,6 +81,12 @@ class Jobs:
         self.relocator = Relocator(parts, parts.decoder(), self.appender, hot, cold)
         self.cleaner = Cleaner(parts, self.relocator)
         self.mover = Mover(parts, self.relocator)
+        self.writeback = WriteBack(parts, self.relocator, self.cleaner)
+        # With a batch of its own, for others' jobs may be done between its pieces.
+        self._by_command = WriteBack(parts, self.relocator, self.cleaner)
+        self.restack = Restack(parts, parts.decoder(), self.writeback)
+        self._spill = Spill(parts)
+        self._disk = parts.disk
         self._kept = 0
         self._stuck: dict[Victim, float] = {}  # until when
         self._segments_cleaned = self._pages_cleaned = self._pages_moved_down = 0
@@ -100,6 +110,27 @@ class Jobs:
     def sweep(self, tier: Tier, now: float) -> Job:
         """Move down a tier's pages, wherever they are."""
         return Job(self._sweeping(tier, now), kept=1)
+
+    def can_write_back(self) -> bool:
+        """Whether the disk would take a segment now."""
+        return self._disk.may_write() and self._disk.log.room() > KEPT_ON_DISK
+
+    def write_back(self, sealed: plan.Sealed, now: float) -> Job | None:
+        """Fill a disk segment with what memory can spare best; None if there is no way to.
+
+        If disk segments have become few and much of them is dead, those are cleaned first.
+        """
+        log = self._disk.log
+        if self._disk.may_write() and log.room() and few_are_free(log):
+            sparse = sparsest(log)
+            if sparse is not None:
+                return Job(self.restack.empty(sparse))
+        victims = self._spill.choose(sealed, now) if self.can_write_back() else []
+        return Job(self._writing_back(victims)) if victims else None
+
+    def write_back_selected(self, selection: Selection, now: float) -> Job:
+        """Write back what a command asks for."""
+        return Job(self._by_command.selected(selection, now))
 
     def sealed(self, now: float) -> plan.Sealed:
         """The sealed segments without those that were just cleaned in vain."""
@@ -137,6 +168,9 @@ class Jobs:
             segments_cleaned=self._segments_cleaned,
             pages_compacted=self._pages_cleaned,
             pages_recompressed=self._pages_moved_down,
+            writeback_pages=self.writeback.pages_written + self._by_command.pages_written,
+            writeback_bytes=self.writeback.bytes_written + self._by_command.bytes_written,
+            backing_segments_cleaned=self.restack.segments_cleaned,
         )
 
     def _cleaning(self, victim: Victim, down: bool) -> Iterator[int]:
@@ -154,6 +188,15 @@ class Jobs:
         waits = moved or self._log.statistics().pages_staged
         patience = _PUBLISHING_SECONDS if waits else _DAMAGED_SECONDS
         self._stuck[victim] = time.monotonic() + patience
+
+    def _writing_back(self, victims: list[Victim]) -> Iterator[int]:
+        moved = 0
+        for pages in self.writeback.segments(victims):
+            moved += pages
+            yield pages
+        if not moved:
+            until = time.monotonic() + _PUBLISHING_SECONDS
+            self._stuck.update(dict.fromkeys(victims, until))
 
     def _sweeping(self, tier: Tier, now: float) -> Iterator[int]:
         moved = 0

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from vswap.codec import Bytes
 from vswap.errors import FullError, NoDataError, RangeError, RequestError, UnsupportedError
 from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS, PAGE_SHIFT, PAGE_SIZE
+from vswap.store.fetch import Fetcher, Gap, Parked
 from vswap.store.parts import Parts
 from vswap.store.reader import Reader
 from vswap.store.writer import Writer
 
-__all__ = ["Counters", "Lane"]
+__all__ = ["Counters", "FetchLane", "Lane"]
 
 _IN_PAGE = PAGE_SIZE - 1
 _IN_CLUSTER = CLUSTER_SLOTS - 1
@@ -40,43 +42,81 @@ class Counters:
     pool_limit_hit: int = 0
 
 
+class FetchLane:
+    """Finishes what waits for the disk, for one thread at a time."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        """`fetcher` must be its own."""
+        self.counters = Counters()
+        self._fetcher = fetcher
+
+    def finish(self, read: Parked) -> Sequence[Bytes]:
+        """What `Lane.read` would have answered. Raises as that does."""
+        try:
+            return self._fetcher.finish(read)
+        except RequestError:
+            self.counters.failed_reads += 1
+            raise
+
+    def fetch_ahead(self, gap: Gap) -> None:
+        """Have a unit ready that will probably be wanted. Raises nothing that reading it would."""
+        with suppress(RequestError, OSError):
+            self._fetcher.unit(gap.slot, gap.entry, gap.sequence)
+
+
 class Lane:
     """Serves requests for one thread at a time."""
 
-    def __init__(self, parts: Parts, reader: Reader, writer: Writer) -> None:
-        """`reader` and `writer` must be this lane's own."""
+    def __init__(self, parts: Parts, reader: Reader, writer: Writer, fetcher: Fetcher) -> None:
+        """All but `parts` must be this lane's own."""
         self.counters = Counters()
         self._parts = parts
         self.size = parts.geometry.size
         self._reader = reader
         self._writer = writer
+        self._fetcher = fetcher
         self.read_ahead = reader.read_ahead
         """For the time between two requests: see `Reader.read_ahead`."""
 
     def read(self, offset: int, size: int) -> Sequence[Bytes]:
         """Buffers that together hold the bytes asked for; fewer at the device's end.
 
-        Raises `CorruptError` if a page cannot be had exactly as it was written.
+        Raises `CorruptError` if a page cannot be had exactly as it was written, `MediumError` if
+        the disk does not give it.
         """
+        found = self.look(offset, size)
+        if not isinstance(found, Parked):
+            return found
+        try:
+            return self._fetcher.finish(found)
+        except RequestError:
+            self.counters.failed_reads += 1
+            raise
+
+    def look(self, offset: int, size: int) -> Sequence[Bytes] | Parked:
+        """As `read`, but what waits for the disk is for somebody else to finish."""
         counters = self.counters
         counters.reads += 1
         try:
             if size == PAGE_SIZE and not offset & _IN_PAGE and offset < self.size:
                 counters.pages_read += 1
-                return (self._reader.page(offset >> PAGE_SHIFT),)
-            return self._read_any(offset, min(size, self.size - offset))
+                page = self._reader.page(offset >> PAGE_SHIFT)
+                return Parked([b""], [page], 0, PAGE_SIZE) if isinstance(page, Gap) else (page,)
+            return self._look_any(offset, min(size, self.size - offset))
         except RequestError:
             counters.failed_reads += 1
             raise
 
-    def _read_any(self, offset: int, size: int) -> Sequence[Bytes]:
+    def _look_any(self, offset: int, size: int) -> Sequence[Bytes] | Parked:
         if size <= 0:
             return ()
         slot = offset >> PAGE_SHIFT
         count = (offset + size - 1 >> PAGE_SHIFT) - slot + 1
         self.counters.pages_read += count
-        buffers = self._reader.pages(slot, count)
+        buffers, gaps = self._reader.pages(slot, count)
         start = offset & _IN_PAGE
+        if gaps:
+            return Parked(buffers, gaps, start, size)
         if count << PAGE_SHIFT == size:
             return buffers
         return (memoryview(b"".join(buffers))[start : start + size],)

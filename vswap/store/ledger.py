@@ -25,14 +25,14 @@ from vswap.store.entry import (
     SEGMENT_OFFSET_SHIFT,
     SHARE_MASK,
     SHARE_SHIFT,
-    first_entry_after,
+    end_of_segment,
     segment_of,
 )
 
 __all__ = ["Entries", "Ledger", "Totals"]
 
 Entries = Sequence[int] | npt.NDArray[np.uint64]
-"""Front-cache entries in any order: a list where there are few, an array where there are many."""
+"""Entries of one kind in any order: a list where there are few, an array where there are many."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Ledger:
         at = 0
         while at < len(entries):
             segment = segment_of(entries[at])
-            end = bisect_left(entries, first_entry_after(segment), at)
+            end = bisect_left(entries, end_of_segment(entries[at]), at)
             emptied += self._drop_from(segment, entries[at:end])
             at = end
         return emptied

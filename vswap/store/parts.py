@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +13,34 @@ from vswap.geometry import CLUSTER_SHIFT, Geometry
 from vswap.store.cache import FrontCache
 from vswap.store.decoder import Decoder
 from vswap.store.dictionary import Dictionary
-from vswap.store.entry import COLD, EMPTY, FIRST_FILL, INDEX_SHIFT, OF_PAGE, fill_of, same_page
+from vswap.store.disk import Disk
+from vswap.store.entry import (
+    COLD,
+    EMPTY,
+    FIRST_BACKING,
+    FIRST_FILL,
+    INDEX_SHIFT,
+    OF_PAGE,
+    SEGMENT_OFFSET_SHIFT,
+    fill_of,
+    same_page,
+    segment_of,
+)
 from vswap.store.locks import ClusterLocks
 from vswap.store.log import Log
 from vswap.store.table import SwapTable
 from vswap.store.words import FillWords
 from vswap.store.zeromap import Zeromap
 
-__all__ = ["Parts", "Staged", "entries_of"]
+__all__ = ["Origin", "Parts", "Staged", "entries_of"]
 
 
 Staged = tuple[int, int, int]
 """What a run of slots is to hold: first slot, count, and the entry of the first page, or EMPTY
 for pages of zeros."""
+
+Origin = set[tuple[int, int]]
+"""Where units are, by the upper part of their entries, and the sequences that those places have."""
 
 _MANY = 32
 """Ranges from here on are freed by numpy, whose calls cost more than a few Python loops."""
@@ -70,6 +85,7 @@ class Parts:
     dictionary: Dictionary
     cache: FrontCache
     log: Log
+    disk: Disk
 
     def decoder(self) -> Decoder:
         """A decoder for the use of one thread."""
@@ -106,8 +122,8 @@ class Parts:
             raise
         freed = len(old) + self._clear_around(zeros, slot, count)
         emptied = bool(old)
-        if fills or (old and max(old) >= FIRST_FILL):
-            old = self._bury_fills(old, fills)
+        if fills or (old and max(old) >= FIRST_BACKING):
+            old = self._bury_others(old, fills)
         if old or units:
             self.log.publish(units, old)
         if emptied:
@@ -120,19 +136,20 @@ class Parts:
             return self.put(slot, count, [])
         old = self.table.empty(slot, count)
         if len(old):
-            fills = old >= np.uint64(FIRST_FILL)
-            if fills.any():
-                self._bury_fills(old[fills].tolist(), 0)
-            self.log.publish(0, old[~fills])
+            others = old >= np.uint64(FIRST_BACKING)
+            if others.any():
+                self._bury_others(old[others].tolist(), 0)
+            self.log.publish(0, old[~others])
             self.table.release(slot >> CLUSTER_SHIFT)
         return len(old) + self.zeromap.clear(slot, count)
 
     def move(self, slot: int, old: Sequence[int], new: Sequence[int]) -> int:
         """Let slots that still have their `old` entries have the `new` ones; how many did.
 
-        For the same pages at another place: `new` has been counted by the log, and what finds
-        its page overwritten meanwhile, or an EMPTY old entry, is withdrawn. Flags that are of
-        the page stay. The range lies in one cluster, whose lock the caller holds.
+        For the same pages at another place, in memory or on disk: `new`, all of one kind, has
+        been counted there, and what finds its page overwritten meanwhile, or an EMPTY old entry,
+        is withdrawn. Flags that are of the page stay. The range lies in one cluster, whose lock
+        the caller holds.
         """
         dead = []
         moved = 0
@@ -144,8 +161,28 @@ class Parts:
                 moved += 1
             else:
                 dead.append(after)
-        self.log.publish(len(new), dead)
+        dead.sort()
+        at = bisect_left(dead, FIRST_BACKING)
+        to_disk = new[0] >= FIRST_BACKING
+        if at or not to_disk:
+            self.log.publish(0 if to_disk else len(new), dead[:at])
+        if to_disk or at < len(dead):
+            self.disk.log.publish(len(new) if to_disk else 0, dead[at:])
         return moved
+
+    def origin(self, entries: Iterable[int]) -> Origin:
+        """What tells the units of these entries for ever (LOG-AGE, DISK-AGE).
+
+        The caller holds the lock of their cluster, and has found them in the table.
+        """
+        places = {entry >> SEGMENT_OFFSET_SHIFT: entry for entry in entries if entry}
+        return {(place, self.sequence_of(entry)) for place, entry in places.items()}
+
+    def sequence_of(self, entry: int) -> int:
+        """The sequence that the segment of a page has, in memory or on disk."""
+        if entry >= FIRST_BACKING:
+            return self.disk.log.sequence_of(segment_of(entry))
+        return int(self.log.sequence[segment_of(entry)])
 
     def mark_cold(self, slot: int, old: Sequence[int]) -> None:
         """Mark as cold the slots that still have their `old` entries; otherwise as `move`."""
@@ -165,11 +202,18 @@ class Parts:
             elif entry:
                 self.log.withdraw(entries_of(entry, pages))
 
-    def _bury_fills(self, old: list[int], published: int) -> list[int]:
-        """Count the fill words' entries that came and went; answers the other old entries."""
+    def _bury_others(self, old: list[int], fills: int) -> list[int]:
+        """Count the entries that came and went and are not of memory's segments; answers the rest.
+
+        Those are entries of fill words, of which so many came, and of the disk, of which none did.
+        """
         old.sort()
-        at = bisect_left(old, FIRST_FILL)
-        self.words.publish(published, [fill_of(entry) for entry in old[at:]])
+        end = bisect_left(old, FIRST_FILL)
+        if fills or end < len(old):
+            self.words.publish(fills, [fill_of(entry) for entry in old[end:]])
+        at = bisect_left(old, FIRST_BACKING, 0, end)
+        if at < end:
+            self.disk.log.publish(0, old[at:end])
         return old[:at]
 
     def _clear_around(self, zeros: list[tuple[int, int]], slot: int, count: int) -> int:

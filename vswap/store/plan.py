@@ -28,6 +28,8 @@ import numpy.typing as npt
 from vswap.geometry import SEGMENT_SIZE
 
 __all__ = [
+    "LEAST_GAIN",
+    "MUCH_DEAD",
     "Mood",
     "Outlook",
     "Sealed",
@@ -50,6 +52,9 @@ _ALL_DUTY = 0.75
 LEAST_GAIN = 1 / 64
 """A segment of which less is dead is as good as full. Each cleaning takes away at least so much
 dead space, so with no writes between them cleanings come to an end."""
+
+MUCH_DEAD = 0.25
+"""From this dead share on cleaning a segment is better than writing one to the disk."""
 
 _YOUNGEST = 0.01
 
@@ -116,7 +121,7 @@ class Mood(Enum):
     PRESSING = 2
 
 
-_WORTH = {Mood.QUIET: 0.02, Mood.BUSY: 0.25, Mood.PRESSING: 0.05}
+_WORTH = {Mood.QUIET: 0.02, Mood.BUSY: MUCH_DEAD, Mood.PRESSING: 0.05}
 """Cleaning begins when this share of the sealed segments' bytes is dead."""
 
 

@@ -38,16 +38,17 @@ from vswap.store.entry import (
     segment_of,
     share_of,
 )
-from vswap.store.parts import Parts, entries_of
+from vswap.store.parts import Origin, Parts, entries_of
 from vswap.store.unit import Found, pack_payload, unit_size, units_in
 
-__all__ = ["Relocator", "Sequences"]
-
-Sequences = set[tuple[int, int]]
-"""Segments and the sequences that they have (LOG-AGE)."""
+__all__ = ["Relocator", "runs_of"]
 
 
-def _runs(entries: list[int]) -> Iterator[tuple[int, list[int]]]:
+_LONG_AGO = 1e-3
+"""What comes from the disk was there because it is old. (0 would be: unknown.)"""
+
+
+def runs_of(entries: list[int]) -> Iterator[tuple[int, list[int]]]:
     """The runs of entries that are not empty, and where they begin."""
     at = 0
     for alive, group in groupby(entries, bool):
@@ -79,14 +80,24 @@ class Relocator:
         caller holds their cluster's lock, and has since it read them.
         """
         live = [entry for entry in entries if entry]
-        self._appender.written_at(self._born(live))
         data = self._parts.memory[unit.position : unit.position + unit.size]
-        made = self._appender.copy(data, len(live), live[0] & FLAGS_MASK & ~OF_PAGE)
+        flags = live[0] & FLAGS_MASK & ~OF_PAGE
+        return self.put(unit.slot, entries, data, flags, self._born(live))
+
+    def put(
+        self, slot: int, entries: list[int], unit: memoryview, flags: int, born: float = _LONG_AGO
+    ) -> int:
+        """Append a unit, padding included, for slots that have `entries`; otherwise as `copy`.
+
+        Its youngest page was written at `born`.
+        """
+        self._appender.written_at(born)
+        made = self._appender.copy(unit, len(entries) - entries.count(EMPTY), flags)
         self._appender.settle()
-        pages = entries_of(made, unit.pages)
+        pages = entries_of(made, len(entries))
         moved = 0
-        for at, run in _runs(entries):
-            moved += self._parts.move(unit.slot + at, run, pages[at : at + len(run)])
+        for at, run in runs_of(entries):
+            moved += self._parts.move(slot + at, run, pages[at : at + len(run)])
         return moved
 
     def mend(self, unit: Found, entries: list[int]) -> int:
@@ -116,17 +127,17 @@ class Relocator:
     def _without_dead(self, unit: Found, entries: list[int]) -> int | None:
         """The first way of `mend`; None if nothing would be won."""
         packed = []
-        for at, run in _runs(entries):
-            loaded = self._load(unit.slot + at, run)
+        for at, run in runs_of(entries):
+            loaded = self.load(unit.slot + at, run)
             if loaded is None:
                 return 0  # overwritten just now: what is left is for another time
-            codec = self._codec(run[0])
+            codec = self.codec_for(run[0])
             packed.append((at, run, loaded[1], pack_payload(codec, loaded[0])))
         if sum(unit_size(len(made[1]), len(run)) for _, run, _, made in packed) >= unit.size:
             return None
         return sum(
-            self._publish(unit.slot + at, run, sequences, made, run[0] & COLD)
-            for at, run, sequences, made in packed
+            self._publish(unit.slot + at, run, origin, made, run[0] & COLD)
+            for at, run, origin, made in packed
         )
 
     def down(self, slot: int, entries: list[int]) -> int:
@@ -137,32 +148,32 @@ class Relocator:
         meanwhile are left alone.
         """
         try:
-            loaded = self._load(slot, entries)
+            loaded = self.load(slot, entries)
         except CorruptError:
-            self._mark_cold(slot, entries, self._sequences(entries))
+            self._mark_cold(slot, entries, self._parts.origin(entries))
             return 0
         if loaded is None:
             return 0
-        data, sequences = loaded
+        data, origin = loaded
         self.sampler.offer(data)
         made = pack_payload(self.cold, data)
         number, payload = made
         size = unit_size(len(payload), len(entries))
         if number == STORED or size >= sum(map(share_of, entries)):
-            self._mark_cold(slot, entries, sequences)
+            self._mark_cold(slot, entries, origin)
             return 0
-        return self._publish(slot, entries, sequences, made, COLD)
+        return self._publish(slot, entries, origin, made, COLD)
 
-    def _mark_cold(self, slot: int, entries: list[int], sequences: Sequences) -> None:
+    def _mark_cold(self, slot: int, entries: list[int], origin: Origin) -> None:
         with self._parts.locks[slot >> CLUSTER_SHIFT]:
-            if self._sequences(entries) == sequences:
+            if self._parts.origin(entries) == origin:
                 self._parts.mark_cold(slot, entries)
 
     def _publish(
         self,
         slot: int,
         entries: list[int],
-        sequences: Sequences,
+        origin: Origin,
         made: tuple[int, Bytes],
         flags: int,
     ) -> int:
@@ -172,12 +183,15 @@ class Relocator:
         entry = self._appender.append(slot, pages, *made, flags)
         self._appender.settle()
         with self._parts.locks[slot >> CLUSTER_SHIFT]:
-            if self._sequences(entries) != sequences:  # not the units that were read
+            if self._parts.origin(entries) != origin:  # not the units that were read
                 entries = [EMPTY] * pages
             return self._parts.move(slot, entries, entries_of(entry, pages))
 
-    def _load(self, slot: int, entries: list[int]) -> tuple[bytes, Sequences] | None:
-        """The pages, and what tells their units for ever; None if one was overwritten."""
+    def load(self, slot: int, entries: list[int]) -> tuple[bytes, Origin] | None:
+        """Pages of consecutive slots, all in memory, and what tells their units for ever.
+
+        None if one was overwritten. Raises `CorruptError`.
+        """
         with self._parts.locks[slot >> CLUSTER_SHIFT]:
             current = self._parts.table.entries(slot, len(entries))
             if not all(map(same_page, current, entries)):
@@ -190,19 +204,15 @@ class Relocator:
                 start = index_of(entries[at]) << PAGE_SHIFT
                 pieces.append(memoryview(data)[start : start + count * PAGE_SIZE])
                 at += count
-            return b"".join(pieces), self._sequences(entries)
-
-    def _sequences(self, entries: list[int]) -> Sequences:
-        """What tells the units of these entries for ever: their segments' sequences."""
-        segments = {segment_of(entry) for entry in entries if entry}
-        return {(segment, int(self._parts.log.sequence[segment])) for segment in segments}
+            return b"".join(pieces), self._parts.origin(entries)
 
     def _born(self, entries: list[int]) -> float:
         """When the youngest of these pages was written; now, if one is in an open segment."""
         born = max(float(self._parts.log.born[segment_of(entry)]) for entry in entries)
         return min(born, time.monotonic())
 
-    def _codec(self, flags: int) -> Codec:
+    def codec_for(self, flags: int) -> Codec:
+        """The codec by which pages with these flags are compressed anew, as they were before."""
         if flags & HUGE:
             return self._stored
         return self.cold if flags & COLD else self._hot

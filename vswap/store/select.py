@@ -30,24 +30,36 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Selection:
-    """Pages in memory that have not been through the cold codec, and of these:
+    """Pages in memory that have not been through the cold codec, or with `cold` those that have.
 
-    `huge` those that did not compress (others are left alone), without it those that did;
-    `idle` those marked idle; `threshold` those that cost at least so many bytes;
-    `age` those written at least so many seconds ago; and whatever their age, with `loaded`,
-    those that have been read.
+    Of these: `huge` those that did not compress (others are left alone), without it those that
+    did; `idle` those marked idle; `threshold` those that cost at least so many bytes; `age` those
+    written at least so many seconds ago; and whatever their age, with `loaded`, those that have
+    been read; `slots` those of the slots from the first up to the second, which is not one of
+    them. None for `huge` or `cold` is both.
     """
 
-    huge: bool = False
+    huge: bool | None = False
+    cold: bool | None = False
+    slots: tuple[int, int] | None = None
     idle: bool = False
     threshold: int = 0
     age: float = 0.0
     loaded: bool = False
 
-    def mask(self, entries: Entries, born: Times, now: float) -> Mask:
-        """Which of `entries` are chosen. `born` is by segment, as `Log.born`."""
-        chosen: Mask = in_cache(entries) & (entries & np.uint64(COLD) == 0)
-        chosen &= (entries & np.uint64(HUGE) != 0) == self.huge
+    def mask(self, entries: Entries, born: Times, now: float, slot: int = 0) -> Mask:
+        """Which of `entries`, of slots from `slot` on, are chosen.
+
+        `born` is by segment, as `Log.born`.
+        """
+        chosen: Mask = in_cache(entries)
+        for wanted, flag in ((self.cold, COLD), (self.huge, HUGE)):
+            if wanted is not None:
+                chosen &= (entries & np.uint64(flag) != 0) == wanted
+        if self.slots is not None:
+            first, end = self.slots
+            chosen[: max(0, first - slot)] = False
+            chosen[max(0, end - slot) :] = False
         if self.idle:
             chosen &= entries & np.uint64(IDLE) != 0
         if self.threshold:

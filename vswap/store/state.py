@@ -1,4 +1,4 @@
-"""The memory that outlives a worker: a header and six regions, each a memfd.
+"""The memory that outlives a worker: a header and seven regions, each a memfd.
 
 docs/format.md has the layout. The header says what the other regions hold, and is checked
 before anything else is believed.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from vswap.errors import StateError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE, Geometry
 from vswap.store.dictionary import REGION_SIZE
+from vswap.store.disk_log import KEY_SIZE, DiskLog
 from vswap.store.region import Region
 from vswap.store.table import SwapTable
 from vswap.store.words import FillWords
@@ -22,7 +23,7 @@ from vswap.store.zeromap import Zeromap
 __all__ = ["Shape", "State"]
 
 _MAGIC = b"vswapmem"
-_VERSION = 2
+_VERSION = 3
 _HEADER = struct.Struct("<8sIIQQQ")
 assert _HEADER.size == 40
 
@@ -47,6 +48,7 @@ class Shape:
             "table": SwapTable.region_size(self.geometry),
             "words": FillWords.region_size(),
             "dictionary": REGION_SIZE,
+            "backing": -(-DiskLog.region_size(self.segments) // PAGE_SIZE) * PAGE_SIZE,
             "segments": self.segments * SEGMENT_SIZE,
             "buffers": self.buffers * self.buffer_size,
         }
@@ -73,15 +75,19 @@ class State:
     table: Region
     words: Region
     dictionary: Region
+    backing: Region
     segments: Region
     buffers: Region
 
     @classmethod
     def create(cls, shape: Shape) -> State:
-        """A new, empty device. Costs no memory but the header's page."""
+        """A new, empty device. Costs no memory but the header's page and the key's."""
         regions = [Region.create(name, size) for name, size in shape.sizes().items()]
         regions[0].view[: _HEADER.size] = shape.header()
-        return cls(shape, *regions)
+        state = cls(shape, *regions)
+        # The key of whatever will be written to a disk: it is here, and nowhere else.
+        state.backing.view[:KEY_SIZE] = os.urandom(KEY_SIZE)
+        return state
 
     @classmethod
     def attach(cls, shape: Shape, fds: Sequence[int]) -> State:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,11 +23,14 @@ from vswap.geometry import (
 )
 from vswap.store.appender import Appender
 from vswap.store.audit import Findings, audit
+from vswap.store.backing_desk import BackingDesk
 from vswap.store.cache import FrontCache, Presence
 from vswap.store.cut import by_cluster
 from vswap.store.dictionary import Dictionary
+from vswap.store.disk import Disk
 from vswap.store.entry import IDLE, MAX_SEGMENTS
-from vswap.store.lane import Counters, Lane
+from vswap.store.fetch import Fetched, Fetcher, Gap
+from vswap.store.lane import Counters, FetchLane, Lane
 from vswap.store.locks import ClusterLocks
 from vswap.store.log import KEPT, Log
 from vswap.store.parts import Parts
@@ -42,6 +46,8 @@ from vswap.store.writer import Writer
 from vswap.store.zeromap import Zeromap
 
 __all__ = ["Policy", "Store", "least_memory", "segments_for"]
+
+L = TypeVar("L", Lane, FetchLane)
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,10 @@ class Store:
             dictionary=Dictionary(state.dictionary),
             cache=FrontCache(table),
             log=self._log,
+            disk=Disk(state.backing),
         )
-        self._lanes: list[Lane] = []
+        self._fetched = Fetched()
+        self._lanes: list[Lane | FetchLane] = []
         self._lanes_lock = threading.Lock()
         self._memory_used_max = 0
         self._upkeep = Upkeep(
@@ -119,6 +127,7 @@ class Store:
             self._requests,
             policy.loaded_first,
         )
+        self.backing = BackingDesk(self._parts, self._upkeep)
         self._room = Room(self._log, self._upkeep.reclaim, self._upkeep.retry)
         self.set_memory_limit(policy.memory_limit)
 
@@ -126,23 +135,42 @@ class Store:
         self,
         begin: Callable[[], None] = lambda: None,
         between: Callable[[], None] = lambda: None,
+        fetch_ahead: Callable[[Gap], None] = lambda _: None,
     ) -> Lane:
         """A new lane, with an open segment of its own. Raises `FullError` if there is none.
 
         `begin` is called when a write of it begins to make room by cleaning, which takes long;
         `between` between the units of a write while many pages are left, with no lock held.
+        `fetch_ahead` is told of units on disk that a `FetchLane` should have ready.
         """
         parts, unit_pages = self._parts, self._policy.unit_pages
         own = codec(self._policy.codec, unit_pages * PAGE_SIZE)
-        reader = Reader(parts, parts.decoder())
+        decoder = parts.decoder()
+        reader = Reader(parts, decoder, self._fetched, fetch_ahead)
+        fetcher = Fetcher(parts, decoder, self._fetched, reader.look)
         appender = Appender(self._log, parts.memory, partial(self._room.take, begin))
         appender.ensure(1)
         prepare = partial(self._room.prepare, begin)
-        writer = Writer(parts, reader, appender, own, unit_pages, prepare, between)
-        lane = Lane(parts, reader, writer)
+        writer = Writer(parts, reader, appender, own, unit_pages, prepare, between, fetcher.fill)
+        return self._add(Lane(parts, reader, writer, fetcher))
+
+    def fetch_lane(self) -> FetchLane:
+        """A new one, for reads that `Lane.look` has parked."""
+        return self._add(FetchLane(self._fetcher()))
+
+    def _fetcher(self) -> Fetcher:
+        parts, decoder = self._parts, self._parts.decoder()
+        reader = Reader(parts, decoder, self._fetched)
+        return Fetcher(parts, decoder, self._fetched, reader.look)
+
+    def _add(self, lane: L) -> L:
         with self._lanes_lock:
             self._lanes.append(lane)
         return lane
+
+    def close(self) -> None:
+        """Let the backing go; what is on it is lost. Nothing else may be called after."""
+        self._parts.disk.let_go()
 
     # --- Upkeep ---------------------------------------------------------------------------
 
@@ -235,7 +263,7 @@ class Store:
 
     def check(self) -> Findings:
         """Compare everything the store derives with what is really there. See `audit`."""
-        return audit(self._parts)
+        return audit(self._parts, self._fetcher())
 
     def _requests(self) -> int:
         with self._lanes_lock:
@@ -250,7 +278,7 @@ class Store:
     def statistics(self) -> StoreStatistics:
         """A snapshot. Counters of different lanes are read one after the other."""
         parts, state = self._parts, self._state
-        log = self._log.statistics()
+        log, backing = self._log.statistics(), self.backing.statistics()
         with self._lanes_lock:
             lanes = tuple(self._lanes)
         done = {
@@ -260,7 +288,7 @@ class Store:
         zeros, fills = int(parts.zeromap.counts.sum()), parts.words.pages
         return StoreStatistics(
             size=self.geometry.size,
-            orig_data_size=log.pages_live * PAGE_SIZE,
+            orig_data_size=(log.pages_live + backing.backing_pages) * PAGE_SIZE,
             compr_data_size=log.bytes_live,
             mem_used_total=self._note_memory(),
             mem_limit=self._memory_limit or 0,
@@ -284,5 +312,6 @@ class Store:
             dictionary_bytes=len(parts.dictionary.content),
             dictionary_saving=parts.dictionary.saving or 0.0,
             **asdict(self._upkeep.statistics()),
+            **asdict(backing),
             **done,
         )

@@ -35,6 +35,8 @@ __all__ = [
     "MAX_UNIT_SIZE",
     "Found",
     "pack_payload",
+    "pack_unit",
+    "unit_length",
     "unit_size",
     "units_in",
     "write_unit",
@@ -78,6 +80,20 @@ def write_unit(
     start = position + HEADER.size
     memory[start : start + length] = payload
     HEADER.pack_into(memory, position, head, xxh3_64_intdigest(payload, head) & LOW)
+
+
+def pack_unit(slot: int, pages: int, codec: int, payload: Bytes) -> bytes:
+    """Header and payload, without padding."""
+    unit = bytearray(HEADER.size + len(payload))
+    write_unit(memoryview(unit), 0, slot, pages, codec, payload)
+    return bytes(unit)
+
+
+def unit_length(memory: memoryview, position: int) -> int:
+    """Bytes of the unit at `position`, header and payload, without padding, as its header says."""
+    head: int
+    head, _ = HEADER.unpack_from(memory, position)
+    return HEADER.size + (head >> 32 & 0xFFFF) + 1
 
 
 class Found(NamedTuple):

@@ -19,6 +19,7 @@ import numpy as np
 from vswap.codec import Codec
 from vswap.errors import FullError
 from vswap.store import plan
+from vswap.store.detach import Detach
 from vswap.store.jobs import Job, Jobs, Tier
 from vswap.store.log import KEPT
 from vswap.store.parts import Parts
@@ -70,12 +71,16 @@ class Upkeep:
         self._seen = 0, time.monotonic()
         self._busy = True
         self._duty = 1.0
+        self.detach = Detach(parts, self.jobs)
 
     # --- In the background ----------------------------------------------------------------
 
     def step(self) -> Step:
         """Do one piece of what is due."""
         with self.lock:
+            if self.detach.active:
+                self.detach.piece()
+                return Step(0.0, False)
             began = time.monotonic()
             mood = self._mood(began)
             if self._job is None or (self._job.is_sweep and mood is Mood.BUSY):
@@ -110,9 +115,15 @@ class Upkeep:
     def _choose(self, mood: Mood, now: float) -> Job | None:
         sealed = self.jobs.sealed(now)
         self._duty = plan.duty(sealed)
-        victim = plan.choose(sealed, mood, now, self.jobs.appender.spare)
+        spills = mood is Mood.PRESSING and self.jobs.can_write_back()
+        # Writing back wins a whole segment at a time: to clean for less, much must be dead.
+        victim = plan.choose(sealed, Mood.BUSY if spills else mood, now, self.jobs.appender.spare)
         if victim is not None:
             return self.jobs.clean(victim)
+        if spills:
+            job = self.jobs.write_back(sealed, now)
+            if job is not None:
+                return job
         if mood is not Mood.BUSY:
             for tier in self._tiers:
                 if tier.due <= now:
@@ -150,8 +161,13 @@ class Upkeep:
             return self._job is not None and self._advance()
 
     def _choose_for_room(self) -> Job | None:
-        sealed = self.jobs.sealed(time.monotonic())
+        now = time.monotonic()
+        sealed = self.jobs.sealed(now)
         victim = plan.emptiest(sealed, self.jobs.appender.spare)
+        if victim is None or sealed.dead.max() < plan.MUCH_DEAD:
+            job = self.jobs.write_back(sealed, now)
+            if job is not None:
+                return job
         if victim is not None:
             return self.jobs.clean(victim)
         victim = plan.hottest(sealed)
@@ -207,6 +223,23 @@ class Upkeep:
             moved += pages
             self._decide_on_dictionary()
         return moved
+
+    def write_back(self, selection: Selection) -> int:
+        """Write back what is selected, as far as the disk takes it; how many pages were moved."""
+        moved = 0
+        with self.lock:
+            job = self.jobs.write_back_selected(selection, time.monotonic())
+        while True:
+            with self.lock:
+                if not self.jobs.can_write_back():
+                    return moved
+                try:
+                    pages = self.jobs.do_piece(job)
+                except FullError:
+                    return moved
+            if pages is None:
+                return moved
+            moved += pages
 
     def statistics(self) -> UpkeepStatistics:
         """What has been done so far."""

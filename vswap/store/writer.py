@@ -15,6 +15,7 @@ from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 from vswap.store.appender import Appender
 from vswap.store.cut import ZERO_WORD, by_cluster, fill_word, runs
 from vswap.store.entry import EMPTY, pack_fill
+from vswap.store.fetch import Gap
 from vswap.store.parts import Parts, Staged
 from vswap.store.reader import Reader
 from vswap.store.unit import pack_payload, unit_size
@@ -39,8 +40,11 @@ class Writer:
         unit_pages: int,
         prepare: Callable[[], None] = lambda: None,
         between: Callable[[], None] = lambda: None,
+        fetch: Callable[[Gap], object] = lambda _: None,
     ) -> None:
         """All but `parts` must be this thread's own.
+
+        `fetch` makes a page on disk one that the reader has at hand.
 
         `prepare` is called before many pages, `between` between their units as long as much is
         left to be done.
@@ -53,6 +57,7 @@ class Writer:
         self._unit_pages = unit_pages
         self._prepare = prepare
         self._between = between
+        self._fetch = fetch
 
     def page(self, slot: int, data: memoryview) -> None:
         """Write one page: the commonest write, so the shortest way."""
@@ -79,10 +84,19 @@ class Writer:
     def part(self, slot: int, start: int, data: memoryview) -> None:
         """Overwrite the bytes from `start` on of the page at `slot`, within that page."""
         self._appender.ensure(_LARGEST_PAGE)
+        while (gap := self._merge(slot, start, data)) is not None:
+            self._fetch(gap)  # with no lock held: a disk is slow
+
+    def _merge(self, slot: int, start: int, data: memoryview) -> Gap | None:
+        """Write a part of a page; if the rest is on disk, answer where instead."""
         with self._locks[slot >> CLUSTER_SHIFT]:
-            page = bytearray(self._reader.page_locked(slot))
+            before = self._reader.page_locked(slot)
+            if isinstance(before, Gap):
+                return before
+            page = bytearray(before)
             page[start : start + len(data)] = data
             self._parts.put(slot, 1, [self._stage_page(slot, memoryview(page))])
+        return None
 
     def zero_part(self, slot: int, start: int, size: int) -> None:
         """Make `size` bytes from `start` on of the page at `slot` zeros, if they may not be."""

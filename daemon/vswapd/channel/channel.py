@@ -1,13 +1,14 @@
-"""The channel: one mounted connection and the data threads that serve it."""
+"""The channel: one mounted connection, the data threads that serve it, the fetchers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 from vswap.proto import abi
 from vswap.store import State, Store
+from vswapd.channel.fetchers import Fetchers
 from vswapd.channel.receiver import Receiver, ReceiverStatistics
 from vswapd.channel.router import Forward, Router, RouterStatistics
 from vswapd.channel.threads import DataThread, Turn
@@ -32,6 +33,7 @@ class ChannelStatistics:
     received_at_once: int
     received_spinning: int
     received_sleeping: int
+    parked: int
     forwarded: int
     refused: int
     late_replies: int
@@ -59,16 +61,19 @@ class Channel:
         connection has closed.
         """
         self._turn = turn = Turn()
+        self._fetchers = fetchers = Fetchers(fd, store.fetch_lane, prepare)
         self._threads: list[DataThread] = []
         for index in range(state.shape.buffers):
             buffer = receive_buffer(state.buffer(index))
             receiver = Receiver(fd, buffer, spin_us)
-            lane = store.lane(turn.serve_without, partial(turn.offer, receiver.pending))
-            router = Router(fd, buffer, lane, forward)
+            offer = partial(turn.offer, receiver.pending)
+            lane = store.lane(turn.serve_without, offer, fetchers.fetch_ahead)
+            router = Router(fd, buffer, lane, forward, fetchers.answer)
             self._threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
 
     def start(self) -> None:
         """Begin to serve."""
+        self._fetchers.start()
         for thread in self._threads:
             thread.start()
 
@@ -76,6 +81,8 @@ class Channel:
         """Wait up to `timeout` seconds for each thread, once the connection has closed."""
         for thread in self._threads:
             thread.join(timeout)
+        self._fetchers.stop()
+        self._fetchers.join(timeout)
 
     @property
     def failed(self) -> bool:
@@ -92,7 +99,15 @@ class Channel:
         routers = [thread.router.statistics() for thread in self._threads]
         received = _sums(ReceiverStatistics, receivers)
         routed = _sums(RouterStatistics, routers)
-        return ChannelStatistics(*received, *routed)
+        fetchers = self._fetchers
+        sums = ChannelStatistics(*received, *routed)
+        return replace(
+            sums,
+            late_replies=sums.late_replies + fetchers.late_replies,
+            internal_errors=sums.internal_errors
+            + fetchers.internal_errors
+            + fetchers.failed_replies,
+        )
 
 
 def _sums(kind: type, statistics: list[ReceiverStatistics] | list[RouterStatistics]) -> list[int]:

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vswap.codec import Bytes
 from vswap.errors import ProtocolError, RangeError, RequestError, UnsupportedError
 from vswap.proto import (
     Fallocate,
@@ -31,15 +29,18 @@ from vswap.proto import (
     expects_reply,
     replies,
 )
-from vswap.store import Lane
-from vswapd.channel.receiver import CLOSED
+from vswap.store import Lane, Parked
+from vswapd.channel.replier import Replier
 
-__all__ = ["SWAP_INODE", "Forward", "Router", "RouterStatistics"]
+__all__ = ["SWAP_INODE", "Answer", "Forward", "Router", "RouterStatistics"]
 
 SWAP_INODE = 2
 
 Forward = Callable[[memoryview], bool]
 """Hands a request to the control plane without waiting; False if it cannot take it now."""
+
+Answer = Callable[[int, Parked], None]
+"""Hands the read called so over to whoever waits for the disk and replies."""
 
 _OPEN_FLAGS = int(
     abi.OpenFlag.DIRECT_IO
@@ -51,16 +52,14 @@ _LONG = 512 << 10
 _ZEROING = abi.FALLOC_FL_PUNCH_HOLE | abi.FALLOC_FL_ZERO_RANGE
 _MODES = _ZEROING | abi.FALLOC_FL_KEEP_SIZE
 
-# A reply to a request that is no more: interrupted, or answered by a worker before us.
-_LATE = errno.ENOENT
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RouterStatistics:
-    """Requests that took another way than the usual one."""
+    """Requests that took another way than the usual one; `parked` are reads of what is on disk."""
 
+    parked: int
     forwarded: int
     refused: int
     late_replies: int
@@ -71,13 +70,17 @@ class RouterStatistics:
 class Router:
     """Answers the requests that come in one receive buffer, for one thread."""
 
-    def __init__(self, fd: int, buffer: memoryview, lane: Lane, forward: Forward) -> None:
+    def __init__(
+        self, fd: int, buffer: memoryview, lane: Lane, forward: Forward, answer: Answer
+    ) -> None:
         """`buffer` is where requests lie; `lane` must be this thread's own."""
-        self._fd = fd
+        self._replier = Replier(fd)
+        self._reply = self._replier.send
         self._buffer = buffer
         self._payload = buffer[abi.WRITE_PAYLOAD :]
         self._lane = lane
         self._forward = forward
+        self._answer = answer
         self._handlers: dict[type, Callable[..., None]] = {
             Read: self._read,
             Write: self._write,
@@ -85,7 +88,7 @@ class Router:
             Lseek: self._lseek,
             Open: self._open,
         }
-        self._forwarded = self._refused = self._late = 0
+        self._parked = self._forwarded = self._refused = 0
         self._protocol_errors = self._internal_errors = 0
 
     def decode(self, length: int) -> Request | None:
@@ -138,7 +141,11 @@ class Router:
             return False
 
     def _read(self, request: Read) -> None:
-        buffers = self._lane.read(request.offset, request.size)
+        buffers = self._lane.look(request.offset, request.size)
+        if isinstance(buffers, Parked):
+            self._parked += 1
+            self._answer(request.unique, buffers)
+            return
         size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         self._reply(replies.data_header(request.unique, size), *buffers)
 
@@ -175,22 +182,13 @@ class Router:
         if expects_reply(opcode):
             self._reply(replies.error(request.unique, errno.EBUSY))
 
-    def _reply(self, header: bytes, *buffers: Bytes) -> None:
-        try:
-            os.writev(self._fd, (header, *buffers))
-        except OSError as error:
-            if error.errno == _LATE:
-                self._late += 1
-            elif error.errno not in CLOSED:  # the next receive will notice
-                self._internal_errors += 1
-                _log.error("the kernel refuses a reply: %s", error)
-
     def statistics(self) -> RouterStatistics:
         """Counts since the start."""
         return RouterStatistics(
+            self._parked,
             self._forwarded,
             self._refused,
-            self._late,
+            self._replier.late,
             self._protocol_errors,
-            self._internal_errors,
+            self._internal_errors + self._replier.failed,
         )

@@ -1,0 +1,104 @@
+"""The fetchers: threads that answer reads which have to wait for the disk.
+
+A data thread that finds pages on disk hands the read over and goes on receiving, so that what is
+in memory is not kept waiting by what is not. The fetchers read, decrypt, decompress and reply.
+When they have nothing better to do they fetch what will probably be asked for next.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from vswap.errors import RequestError
+from vswap.proto import replies
+from vswap.store import FetchLane, Gap, Parked
+from vswapd.channel.replier import Replier
+
+__all__ = ["FETCHERS", "Fetchers"]
+
+FETCHERS = 4
+"""How many read at a time. A disk wants several; the processor's part is Python, in turns."""
+
+_MOST_AHEAD = 2 * FETCHERS
+"""Waiting work with which nothing more is fetched ahead."""
+
+_log = logging.getLogger(__name__)
+
+
+class Fetchers:
+    """Threads, each with a lane of its own, and the work that waits for them."""
+
+    def __init__(self, fd: int, lane: Callable[[], FetchLane], prepare: Callable[[], None]) -> None:
+        """`lane` makes one; `prepare` runs first in each thread."""
+        self._work: SimpleQueue[tuple[int, Parked] | Gap | None] = SimpleQueue()
+        self._prepare = prepare
+        self._repliers = [Replier(fd) for _ in range(FETCHERS)]
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(lane(), replier), name=f"vswap-fetch-{index}", daemon=True
+            )
+            for index, replier in enumerate(self._repliers)
+        ]
+        self.internal_errors = 0
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End when what waits is done. May be called before `start`, and from any thread."""
+        for _ in self._threads:
+            self._work.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for each thread."""
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def answer(self, unique: int, read: Parked) -> None:
+        """See that the read called `unique` is answered."""
+        self._work.put((unique, read))
+
+    def fetch_ahead(self, gap: Gap) -> None:
+        """Have a unit ready, if there is nothing more urgent."""
+        if self._work.qsize() < _MOST_AHEAD:
+            self._work.put(gap)
+
+    @property
+    def late_replies(self) -> int:
+        """Replies to requests that were no more."""
+        return sum(replier.late for replier in self._repliers)
+
+    @property
+    def failed_replies(self) -> int:
+        """Replies that the kernel refused."""
+        return sum(replier.failed for replier in self._repliers)
+
+    def _run(self, lane: FetchLane, replier: Replier) -> None:
+        self._prepare()
+        while (work := self._work.get()) is not None:
+            try:
+                if isinstance(work, Gap):
+                    lane.fetch_ahead(work)
+                else:
+                    self._finish(lane, replier, *work)
+            except Exception:
+                self.internal_errors += 1
+                _log.exception("a page could not be fetched")
+
+    @staticmethod
+    def _finish(lane: FetchLane, replier: Replier, unique: int, read: Parked) -> None:
+        try:
+            buffers = lane.finish(read)
+        except RequestError as error:
+            replier.send(replies.error(unique, error.errno))
+        except BaseException:
+            replier.send(replies.error(unique, errno.EIO))
+            raise
+        else:
+            replier.send(replies.data_header(unique, sum(map(len, buffers))), *buffers)

@@ -1,0 +1,237 @@
+"""The backing as the store uses it: attached or not, what is read and written encrypted, counted.
+
+Any thread may read; who writes, attaches or lets go holds `Upkeep.lock`.
+
+Units are read without a cluster lock, for a disk is slow. What is read is the page as it was
+when its entry and the sequence of its disk segment were looked up, under the lock, or it is not
+authentic: then the page has moved or died meanwhile, or the disk has lost it. Looking the entry
+up again tells which (vswap/store/fetch.py).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from vswap.codec import Bytes
+from vswap.errors import UserError
+from vswap.geometry import SEGMENT_SHIFT, SEGMENT_SIZE
+from vswap.store.backing import BLOCK, Backing
+from vswap.store.budget import Budget
+from vswap.store.cipher import Cipher
+from vswap.store.disk_log import DiskLog
+from vswap.store.entry import Extent, extent_of
+from vswap.store.region import Region
+from vswap.store.windows import WINDOW_SIZE, Windows
+
+__all__ = ["Disk"]
+
+_REST_SECONDS = 5.0
+_LONGEST_REST_SECONDS = 600.0
+
+_SEGMENT_BLOCKS = SEGMENT_SIZE // BLOCK
+
+
+class Disk:
+    """A store's backing, or the place for one."""
+
+    def __init__(self, region: Region) -> None:
+        """`region` is for `DiskLog`, and holds the key."""
+        self.log = DiskLog(region)
+        self.budget = Budget()
+        self.windows = Windows()
+        self._cipher: Cipher | None = None
+        self._backing: Backing | None = None
+        self._lock = threading.Lock()
+        self._users = 0
+        self._leaving: Backing | None = None
+        self._resting = 0.0
+        self._rest_until = 0.0
+        self.closed_for_writing = False
+        """While it is being emptied."""
+        self.reads = self.writes = 0  # in blocks
+        self.failed_reads = self.failed_writes = self.corrupt = 0
+
+    # --- Attaching ------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The backing's; empty if there is none."""
+        backing = self._backing
+        return backing.name if backing else ""
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a backing."""
+        return self._backing is not None
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether there is a backing that is not being emptied."""
+        return self._backing is not None and not self.closed_for_writing
+
+    def attach(self, backing: Backing) -> None:
+        """Use a backing. Raises `UserError` if there is one, `OSError` if it cannot be read."""
+        if self._backing is not None:
+            raise UserError(f"{self.name} is attached already; detach it first")
+        self.budget = Budget(backing.load_note())
+        if self._cipher is None:
+            self._cipher = Cipher(self.log.key)
+        self.windows.prepare()
+        self._backing = backing
+        self.closed_for_writing = False
+        self._resting = self._rest_until = 0.0
+        self.log.resize(backing.size >> SEGMENT_SHIFT)
+
+    def grow(self, size: int) -> None:
+        """Let the backing have `size` bytes. Raises `UserError`, `OSError`."""
+        backing = self.require()
+        backing.grow(size)
+        self.log.resize(backing.size >> SEGMENT_SHIFT)
+
+    def let_go(self) -> None:
+        """Close the backing, if there is one, as soon as nobody reads from it.
+
+        What it still holds cannot be read any more.
+        """
+        backing = self._backing
+        if backing is None:
+            return
+        with suppress(OSError):
+            backing.save_note(self.budget.to_note(final=True))
+        with self._lock:
+            self._backing, self._leaving = None, backing
+        self._close_if_unused()
+
+    def require(self) -> Backing:
+        """The backing. Raises `UserError` if there is none."""
+        if self._backing is None:
+            raise UserError("no backing is attached; `vswap backing attach FILE` attaches one")
+        return self._backing
+
+    @contextmanager
+    def _use(self) -> Iterator[Backing | None]:
+        with self._lock:
+            backing = self._backing
+            self._users += 1
+        try:
+            yield backing
+        finally:
+            with self._lock:
+                self._users -= 1
+            if self._leaving is not None:
+                self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            if self._users or self._leaving is None:
+                return
+            leaving, self._leaving = self._leaving, None
+        leaving.close()
+
+    # --- Reading --------------------------------------------------------------------------
+
+    def unit(self, entry: int, sequence: int, scratch: memoryview) -> bytes | None:
+        """The unit that `entry` names, header and payload, as that filling of its segment holds it.
+
+        None if what is there is not that unit. `scratch` is aligned memory for blocks, larger
+        than any unit. If units are read in order more is read, and kept for those that follow.
+        Raises `OSError`.
+        """
+        extent = extent_of(entry)
+        sealed: memoryview | bytes | None = self.windows.find(extent, sequence)
+        if sealed is None:
+            sealed = self._read(extent, sequence, scratch)
+        return None if sealed is None else self.open(sequence, extent.offset, sealed)
+
+    def open(self, sequence: int, offset: int, sealed: Bytes) -> bytes | None:
+        """What was sealed for a place in a disk segment, or None."""
+        assert self._cipher is not None
+        return self._cipher.open(sequence, offset, sealed)
+
+    def _read(
+        self, extent: Extent, sequence: int, scratch: memoryview
+    ) -> memoryview | bytes | None:
+        start = extent.offset // BLOCK * BLOCK
+        end = _up_to_block(extent.offset + extent.size)
+        if end > SEGMENT_SIZE:
+            return None  # no unit is there: the entry is damaged
+        in_order = self.windows.follows(extent, sequence)
+        window = self.windows.begin() if in_order else None
+        if window is not None:
+            size = min(WINDOW_SIZE, _up_to_block(self.log.used_of(extent.segment)) - start)
+            filled = 0
+            try:
+                if size > 0 and self.read(extent.segment, start, window.memory[:size]):
+                    filled = size
+            finally:
+                self.windows.end(window, extent.segment, sequence, start, filled)
+            return self.windows.find(extent, sequence)
+        view = scratch[: end - start]
+        if not self.read(extent.segment, start, view):
+            return None
+        return view[extent.offset - start :][: extent.size]
+
+    def read(self, segment: int, start: int, into: memoryview) -> bool:
+        """Read blocks of a disk segment; False if there is no backing (any more)."""
+        with self._use() as backing:
+            if backing is None:
+                return False
+            try:
+                backing.read((segment << SEGMENT_SHIFT) + start, into)
+            except OSError:
+                with self._lock:
+                    self.failed_reads += 1
+                raise
+        with self._lock:
+            self.reads += len(into) // BLOCK
+        return True
+
+    def note_corrupt(self) -> None:
+        """A unit was found that is not what was written."""
+        with self._lock:
+            self.corrupt += 1
+
+    # --- Writing --------------------------------------------------------------------------
+
+    def may_write(self) -> bool:
+        """Whether writing a segment makes sense now."""
+        return self.takes_writes and not self.rests and self.budget.allows(_SEGMENT_BLOCKS)
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is written for a while because writing has failed."""
+        return time.monotonic() < self._rest_until
+
+    def seal(self, sequence: int, offset: int, plain: Bytes) -> bytes:
+        """`plain` as it is to lie at `offset` of that filling: `TAG_SIZE` bytes longer."""
+        assert self._cipher is not None
+        return self._cipher.seal(sequence, offset, plain)
+
+    def write(self, segment: int, data: memoryview) -> None:
+        """Write the first blocks of a disk segment. Raises `OSError`."""
+        backing = self.require()
+        if self.budget.note_due():
+            backing.save_note(self.budget.to_note())
+        self.budget.charge(len(data) // BLOCK)
+        backing.write(segment << SEGMENT_SHIFT, data)
+        with self._lock:
+            self.writes += len(data) // BLOCK
+        self._resting = 0.0
+
+    def failed(self) -> None:
+        """Writing has failed, elsewhere too: let it rest, each time for longer."""
+        with self._lock:
+            self.failed_writes += 1
+        self._resting = min(max(2 * self._resting, _REST_SECONDS), _LONGEST_REST_SECONDS)
+        self._rest_until = time.monotonic() + self._resting
+
+    def save_budget(self) -> None:
+        """The budget was changed by a person: it is to outlive the daemon. Raises as `write`."""
+        self.require().save_note(self.budget.to_note())
+
+
+def _up_to_block(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK

@@ -1,0 +1,192 @@
+"""The log on disk: which disk segments are in use, and how much of each is alive.
+
+A disk segment's life::
+
+            take               fill            last page dies
+    FREE ----------->  TAKEN ---------->  FULL -------------> FREE
+      ^------------------' put_back
+
+It is written once, as a whole, while nothing names it; then entries come to name its units, and
+it is free again when the last of them has gone. One that could not be written is put aside
+(BAD) until a backing is attached anew.
+
+Invariants (each named in the tests):
+
+DISK-LIVE    as LOG-LIVE (vswap/store/ledger.py), for disk segments.
+DISK-REUSE   a disk segment is taken only when no entry names it. A reader holds no lock while it
+             reads; what it then reads may be another filling, which its sequence tells apart.
+DISK-AGE     `sequence[s]` is the number of the last filling of disk segment s. It is stored
+             before an entry names the filling, and no two fillings ever have the same.
+
+All methods do their own locking: one lock, innermost of all, held for a few operations.
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vswap.errors import FullError
+from vswap.geometry import PAGE_SIZE
+from vswap.store.ledger import Entries, Ledger
+from vswap.store.region import Region
+
+__all__ = ["KEPT_ON_DISK", "KEY_SIZE", "DiskLog", "Filling", "Full"]
+
+KEPT_ON_DISK = 1
+"""Free disk segments that only the cleaning of the disk may take."""
+
+_FREE, _TAKEN, FULL, _BAD = range(4)
+
+KEY_SIZE = 32
+_COUNTER = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What a disk segment has been filled with: its sequence, bytes written, and the ledger's.
+
+    Pages and bytes that units take, and how many of the pages are hot, huge and cold.
+    """
+
+    sequence: int
+    used: int
+    pages: int
+    size: int
+    hot: int
+    huge: int
+    cold: int
+
+
+@dataclass(frozen=True)
+class Full:
+    """The disk segments that are filled: number, bytes alive, bytes written."""
+
+    segments: npt.NDArray[np.int64]
+    live: npt.NDArray[np.int32]
+    used: npt.NDArray[np.int32]
+
+    def dead_bytes(self) -> int:
+        """Bytes that cleaning could win back."""
+        return int((self.used - self.live).sum(dtype=np.int64))
+
+
+class DiskLog:
+    """Disk segments' places and live counts. Holds no data, and does no I/O."""
+
+    def __init__(self, region: Region) -> None:
+        """`region` must hold `region_size(n)` bytes; there can be n disk segments then."""
+        self._memory = region.view
+        self.most = (region.size - PAGE_SIZE) // _COUNTER.size
+        """How many disk segments there can be at most."""
+        self.sequence = np.frombuffer(region.view, np.uint64, self.most, PAGE_SIZE)
+        self._sequence = self.sequence.data
+        self._lock = threading.Lock()
+        self._state = bytearray(self.most)
+        self._free: list[int] = []  # a heap: the lowest first, so that a disk is filled in order
+        self._used: npt.NDArray[np.int32] = np.zeros(self.most, np.int32)
+        self.ledger = Ledger(self.most)
+        self.size = 0
+        """How many disk segments there are: 0 without a backing."""
+
+    @staticmethod
+    def region_size(segments: int) -> int:
+        """Bytes for so many disk segments: a page with the key and the counter, then theirs."""
+        return PAGE_SIZE + segments * _COUNTER.size
+
+    # --- Key and sequences ----------------------------------------------------------------
+
+    @property
+    def key(self) -> memoryview:
+        """The place of the key."""
+        return self._memory[:KEY_SIZE]
+
+    def next_sequence(self) -> int:
+        """A number for a filling that no other ever had (NONCE-ONCE). One thread at a time."""
+        (last,) = _COUNTER.unpack_from(self._memory, KEY_SIZE)
+        _COUNTER.pack_into(self._memory, KEY_SIZE, last + 1)
+        return int(last) + 1
+
+    def sequence_of(self, segment: int) -> int:
+        """The number of a disk segment's filling; 0 if it has had none."""
+        return self._sequence[segment]
+
+    # --- Filling --------------------------------------------------------------------------
+
+    def resize(self, size: int) -> None:
+        """There are so many disk segments now, none of them bad; or none at all.
+
+        They can become fewer only when none is in use.
+        """
+        size = min(size, self.most)
+        with self._lock:
+            assert size >= self.size or not self.ledger.live_pages
+            for segment in range(self.most):
+                if self._state[segment] == _BAD:
+                    self._state[segment] = _FREE
+            self._free = [at for at in range(size) if self._state[at] == _FREE]
+            self.size = size
+
+    def room(self) -> int:
+        """How many disk segments are free."""
+        return len(self._free)
+
+    def take(self, kept: int = KEPT_ON_DISK) -> int:
+        """A disk segment to be filled. Raises `FullError` if no more than `kept` are free."""
+        with self._lock:
+            if len(self._free) <= kept:
+                raise FullError("no segment of the backing is free")
+            segment = heapq.heappop(self._free)
+            self._state[segment] = _TAKEN
+            return segment
+
+    def put_back(self, segment: int, *, bad: bool) -> None:
+        """It has not been filled; if `bad` it is not to be tried again."""
+        with self._lock:
+            self._state[segment] = _BAD if bad else _FREE
+            if not bad:
+                heapq.heappush(self._free, segment)
+
+    def fill(self, segment: int, filling: Filling) -> None:
+        """It has been written, and its pages are staged: each is to be published or withdrawn."""
+        with self._lock:
+            self._sequence[segment] = filling.sequence
+            self._state[segment] = FULL
+            self._used[segment] = filling.used
+            self.ledger.add(
+                segment, filling.pages, filling.size, filling.hot, filling.huge, filling.cold
+            )
+
+    def publish(self, pages: int, dead: Entries) -> None:
+        """So many staged pages are named by entries now, in the place of `dead`."""
+        with self._lock:
+            self.ledger.publish(pages)
+            if len(dead):
+                for segment in self.ledger.drop(dead):
+                    self._state[segment] = _FREE
+                    heapq.heappush(self._free, segment)
+
+    # --- Looking --------------------------------------------------------------------------
+
+    def full(self) -> Full:
+        """The disk segments in use: a copy."""
+        with self._lock:
+            segments = np.flatnonzero(np.frombuffer(self._state, np.uint8) == FULL)
+            return Full(segments, self.ledger.bytes[segments], self._used[segments])
+
+    def used_of(self, segment: int) -> int:
+        """How many bytes of a disk segment were written when it was filled last."""
+        return int(self._used[segment])
+
+    @contextmanager
+    def still(self) -> Iterator[tuple[bytearray, Ledger]]:
+        """Nothing changes within; gives the disk segments' states and the ledger."""
+        with self._lock:
+            yield self._state, self.ledger

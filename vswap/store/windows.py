@@ -1,0 +1,101 @@
+"""Windows: parts of disk segments as they lie on the disk, read ahead of who reads in order.
+
+What was written together lies together, so who reads in some order (a swapoff, the kernel's own
+read-ahead) mostly reads a disk segment from its start to its end. That is noticed here: a unit
+that lies shortly after one that was just read is read with what follows it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from vswap.store.backing import aligned
+from vswap.store.entry import Extent
+
+__all__ = ["WINDOWS", "WINDOW_SIZE", "Window", "Windows"]
+
+WINDOWS = 4
+"""How many are kept: for two who read in order, each where the order changes its segment."""
+
+WINDOW_SIZE = 256 << 10
+"""Bytes that are read ahead."""
+
+_NEAR = 32 << 10
+"""How far behind the end of another unit one may begin to count as following it."""
+
+_REMEMBERED = 8
+"""Reads that one may follow."""
+
+
+class Window:
+    """Memory for bytes from `start` on of one filling of a disk segment."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self.memory = aligned(WINDOW_SIZE)
+        self.segment = self.start = self.size = 0
+        self.sequence = 0  # which no filling has
+        self.busy = False
+
+    def part(self, extent: Extent) -> bytes | None:
+        """The unit's bytes, if all of them are here."""
+        at = extent.offset - self.start
+        if at < 0 or at + extent.size > self.size:
+            return None
+        return bytes(self.memory[at : at + extent.size])
+
+
+class Windows:
+    """The last few, for all who read."""
+
+    def __init__(self) -> None:
+        """None yet: their memory is taken with `prepare`."""
+        self._lock = threading.Lock()
+        self._windows: list[Window] = []
+        self._ends: deque[tuple[int, int, int]] = deque(maxlen=_REMEMBERED)
+
+    def prepare(self) -> None:
+        """Take the memory, once."""
+        if not self._windows:
+            self._windows = [Window() for _ in range(WINDOWS)]
+
+    def follows(self, extent: Extent, sequence: int) -> bool:
+        """A unit is about to be read: whether it lies shortly after one that has just been."""
+        segment, offset, size, _ = extent
+        with self._lock:
+            for at, (of, filling, end) in enumerate(self._ends):
+                if of == segment and filling == sequence and 0 <= offset - end <= _NEAR:
+                    self._ends[at] = segment, sequence, offset + size
+                    return True
+            self._ends.append((segment, sequence, offset + size))
+        return False
+
+    def find(self, extent: Extent, sequence: int) -> bytes | None:
+        """The unit's bytes, if a window holds them all."""
+        with self._lock:
+            for window in self._windows:
+                if window.segment == extent.segment and window.sequence == sequence:
+                    part = window.part(extent)
+                    if part is not None:
+                        return part
+        return None
+
+    def begin(self) -> Window | None:
+        """The oldest, for the caller to fill and to hand to `end`; None if all are being filled."""
+        with self._lock:
+            for window in self._windows:
+                if not window.busy:
+                    window.busy = True
+                    window.sequence = 0
+                    return window
+        return None
+
+    def end(self, window: Window, segment: int, sequence: int, start: int, size: int) -> None:
+        """It holds `size` bytes of that filling now, or with `size` 0 nothing."""
+        with self._lock:
+            window.segment, window.start, window.size = segment, start, size
+            window.sequence = sequence if size else 0
+            window.busy = False
+            self._windows.remove(window)
+            self._windows.append(window)
