@@ -100,7 +100,7 @@ class Disk:
         if backing is None:
             return
         with suppress(OSError):
-            backing.save_note(self.budget.to_note(final=True))
+            self.budget.keep(backing.save_note, final=True)
         with self._lock:
             self._backing, self._leaving = None, backing
         self._close_if_unused()
@@ -213,9 +213,9 @@ class Disk:
     def write(self, segment: int, data: memoryview) -> None:
         """Write the first blocks of a disk segment. Raises `OSError`."""
         backing = self.require()
+        self.budget.charge(len(data) // BLOCK)  # before the note, and that before the write
         if self.budget.note_due():
-            backing.save_note(self.budget.to_note())
-        self.budget.charge(len(data) // BLOCK)
+            self.budget.keep(backing.save_note)
         backing.write(segment << SEGMENT_SHIFT, data)
         with self._lock:
             self.writes += len(data) // BLOCK
@@ -230,7 +230,7 @@ class Disk:
 
     def save_budget(self) -> None:
         """The budget was changed by a person: it is to outlive the daemon. Raises as `write`."""
-        self.require().save_note(self.budget.to_note())
+        self.budget.keep(self.require().save_note)
 
 
 def _up_to_block(size: int) -> int:
