@@ -146,6 +146,12 @@ class Disk:
             sealed = self._read(extent, sequence, scratch)
         return None if sealed is None else self.open(sequence, extent.offset, sealed)
 
+    def unit_at_hand(self, entry: int, sequence: int) -> bytes | None:
+        """As `unit`, if that takes no reading and no waiting; else None."""
+        extent = extent_of(entry)
+        sealed = self.windows.find(extent, sequence, wait=False)
+        return None if sealed is None else self.open(sequence, extent.offset, sealed)
+
     def open(self, sequence: int, offset: int, sealed: Bytes) -> bytes | None:
         """What was sealed for a place in a disk segment, or None."""
         assert self._cipher is not None
@@ -158,21 +164,26 @@ class Disk:
         end = _up_to_block(extent.offset + extent.size)
         if end > SEGMENT_SIZE:
             return None  # no unit is there: the entry is damaged
-        in_order = self.windows.follows(extent, sequence)
-        window = self.windows.begin() if in_order else None
-        if window is not None:
-            size = min(WINDOW_SIZE, _up_to_block(self.log.used_of(extent.segment)) - start)
-            filled = 0
-            try:
-                if size > 0 and self.read(extent.segment, start, window.memory[:size]):
-                    filled = size
-            finally:
-                self.windows.end(window, extent.segment, sequence, start, filled)
-            return self.windows.find(extent, sequence)
+        size = min(WINDOW_SIZE, _up_to_block(self.log.used_of(extent.segment)) - start)
+        if size > end - start and self.windows.follows(extent, sequence):
+            self._read_ahead(extent, sequence, start, size)
+            sealed = self.windows.find(extent, sequence)
+            if sealed is not None:
+                return sealed
         view = scratch[: end - start]
         if not self.read(extent.segment, start, view):
             return None
         return view[extent.offset - start :][: extent.size]
+
+    def _read_ahead(self, extent: Extent, sequence: int, start: int, size: int) -> None:
+        """Fill a window, unless it is not worth it any more."""
+        window = self.windows.begin(extent, sequence, start, size)
+        if window is not None:
+            filled = False
+            try:
+                filled = self.read(extent.segment, start, window.memory[:size])
+            finally:
+                self.windows.end(window, filled=filled)
 
     def read(self, segment: int, start: int, into: memoryview) -> bool:
         """Read blocks of a disk segment; False if there is no backing (any more)."""

@@ -128,14 +128,26 @@ class Reader:
             at = end
 
     def _away(self, at: int, slot: int, count: int, entry: int) -> Bytes | Gap:
-        """Pages of a unit on disk: a gap, unless they have just been fetched; lock held."""
+        """Pages of a unit on disk: a gap, unless they have been read ahead; lock held."""
         sequence = self._parts.sequence_of(entry)
-        unit = self._fetched.find(entry, sequence)
+        unit = self._fetched.find(entry, sequence) or self._at_hand(slot, entry, sequence)
         start = index_of(entry) << PAGE_SHIFT
         end = start + (count << PAGE_SHIFT)
         if unit is None or len(unit) < end:
             return Gap(at, slot, count, entry, sequence)
         return memoryview(unit)[start:end]
+
+    def _at_hand(self, slot: int, entry: int, sequence: int) -> Bytes | None:
+        """A unit on disk, decoded, if it has been read with another one."""
+        raw = self._parts.disk.unit_at_hand(entry, sequence)
+        if raw is None:
+            return None
+        try:
+            unit = self._decoder.decode(memoryview(raw), 0, slot - index_of(entry), slot)
+        except CorruptError:
+            return None  # who fetches it will find out why
+        self._fetched.keep(entry, sequence, unit)
+        return unit
 
     def _part_of_unit(self, entry: int, slot: int, count: int) -> Bytes:
         data, pages = self._decoder.unit(entry, slot, self._in_order)

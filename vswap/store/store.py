@@ -49,6 +49,9 @@ __all__ = ["Policy", "Store", "least_memory", "segments_for"]
 
 L = TypeVar("L", Lane, FetchLane)
 
+_NOTE_SECONDS = 0.01
+"""How long after one look at the memory in use the next is worth its system calls."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -121,6 +124,7 @@ class Store:
         self._lanes: list[Lane | FetchLane] = []
         self._lanes_lock = threading.Lock()
         self._memory_used_max = 0
+        self._memory_noted = 0.0
         self._upkeep = Upkeep(
             self._parts,
             codec(policy.codec, policy.unit_pages * PAGE_SIZE),
@@ -190,7 +194,9 @@ class Store:
         step = self._upkeep.step()
         if step.resting:
             self._log.maintain(idle=True)
-        self._note_memory()
+        if (now := time.monotonic()) >= self._memory_noted + _NOTE_SECONDS:
+            self._memory_noted = now
+            self._note_memory()
         return step.pause
 
     def set_memory_limit(self, limit: int | None) -> None:

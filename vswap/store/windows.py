@@ -15,7 +15,7 @@ from vswap.store.entry import Extent
 
 __all__ = ["WINDOWS", "WINDOW_SIZE", "Window", "Windows"]
 
-WINDOWS = 4
+WINDOWS = 8
 """How many are kept: for two who read in order, each where the order changes its segment."""
 
 WINDOW_SIZE = 256 << 10
@@ -24,7 +24,7 @@ WINDOW_SIZE = 256 << 10
 _NEAR = 32 << 10
 """How far behind the end of another unit one may begin to count as following it."""
 
-_REMEMBERED = 8
+_REMEMBERED = 16
 """Reads that one may follow."""
 
 
@@ -36,14 +36,7 @@ class Window:
         self.memory = aligned(WINDOW_SIZE)
         self.segment = self.start = self.size = 0
         self.sequence = 0  # which no filling has
-        self.busy = False
-
-    def part(self, extent: Extent) -> bytes | None:
-        """The unit's bytes, if all of them are here."""
-        at = extent.offset - self.start
-        if at < 0 or at + extent.size > self.size:
-            return None
-        return bytes(self.memory[at : at + extent.size])
+        self.busy = False  # being filled
 
 
 class Windows:
@@ -51,7 +44,7 @@ class Windows:
 
     def __init__(self) -> None:
         """None yet: their memory is taken with `prepare`."""
-        self._lock = threading.Lock()
+        self._changed = threading.Condition(threading.Lock())
         self._windows: list[Window] = []
         self._ends: deque[tuple[int, int, int]] = deque(maxlen=_REMEMBERED)
 
@@ -63,7 +56,7 @@ class Windows:
     def follows(self, extent: Extent, sequence: int) -> bool:
         """A unit is about to be read: whether it lies shortly after one that has just been."""
         segment, offset, size, _ = extent
-        with self._lock:
+        with self._changed:
             for at, (of, filling, end) in enumerate(self._ends):
                 if of == segment and filling == sequence and 0 <= offset - end <= _NEAR:
                     self._ends[at] = segment, sequence, offset + size
@@ -71,31 +64,50 @@ class Windows:
             self._ends.append((segment, sequence, offset + size))
         return False
 
-    def find(self, extent: Extent, sequence: int) -> bytes | None:
-        """The unit's bytes, if a window holds them all."""
-        with self._lock:
-            for window in self._windows:
-                if window.segment == extent.segment and window.sequence == sequence:
-                    part = window.part(extent)
-                    if part is not None:
-                        return part
+    def find(self, extent: Extent, sequence: int, *, wait: bool = True) -> bytes | None:
+        """The unit's bytes, if a window holds them all; without `wait` one that is filled."""
+        if not self._windows:
+            return None
+        with self._changed:
+            while (window := self._covering(extent, sequence)) is not None:
+                if not window.busy:
+                    at = extent.offset - window.start
+                    return bytes(window.memory[at : at + extent.size])
+                if not wait:
+                    break
+                self._changed.wait()
         return None
 
-    def begin(self) -> Window | None:
-        """The oldest, for the caller to fill and to hand to `end`; None if all are being filled."""
-        with self._lock:
-            for window in self._windows:
-                if not window.busy:
-                    window.busy = True
-                    window.sequence = 0
+    def _covering(self, extent: Extent, sequence: int) -> Window | None:
+        for window in self._windows:
+            if (window.segment, window.sequence) == (extent.segment, sequence):
+                at = extent.offset - window.start
+                if 0 <= at <= window.size - extent.size:
                     return window
         return None
 
-    def end(self, window: Window, segment: int, sequence: int, start: int, size: int) -> None:
-        """It holds `size` bytes of that filling now, or with `size` 0 nothing."""
-        with self._lock:
-            window.segment, window.start, window.size = segment, start, size
-            window.sequence = sequence if size else 0
+    def begin(self, extent: Extent, sequence: int, start: int, size: int) -> Window | None:
+        """The oldest, for the caller to fill with `size` bytes from `start` on and hand to `end`.
+
+        None if all are being filled, or if one holds the unit, or is about to.
+        """
+        with self._changed:
+            if self._covering(extent, sequence) is not None:
+                return None
+            for window in self._windows:
+                if not window.busy:
+                    window.busy = True
+                    window.segment, window.sequence = extent.segment, sequence
+                    window.start, window.size = start, size
+                    self._windows.remove(window)
+                    self._windows.append(window)
+                    return window
+        return None
+
+    def end(self, window: Window, *, filled: bool) -> None:
+        """It holds what it was to hold, or nothing."""
+        with self._changed:
             window.busy = False
-            self._windows.remove(window)
-            self._windows.append(window)
+            if not filled:
+                window.sequence = 0
+            self._changed.notify_all()

@@ -21,7 +21,7 @@ import numpy as np
 
 from vswap.codec import STORED
 from vswap.errors import CorruptError
-from vswap.geometry import CLUSTER_SHIFT
+from vswap.geometry import CLUSTER_SHIFT, SEGMENT_SIZE
 from vswap.store.batch import Batch
 from vswap.store.cleaner import Cleaner
 from vswap.store.disk_log import KEPT_ON_DISK
@@ -46,6 +46,9 @@ __all__ = ["WriteBack"]
 
 _TRIES = 2
 
+_PIECE = SEGMENT_SIZE // 4
+"""Bytes that are copied in one piece of work."""
+
 
 class WriteBack:
     """Writes back for one thread at a time."""
@@ -64,13 +67,16 @@ class WriteBack:
     def segments(self, victims: Iterable[Victim]) -> Iterator[int]:
         """Fill one disk segment with what lives in these segments of memory; yields pages moved."""
         self._batch.begin()
+        pause_at = _PIECE
         for victim in victims:
             for alive in self._cleaner.living(victim):
                 for slot, entries in alive:
                     if not self._stage(slot, entries):
                         yield self.flush()
                         return
-                yield 0
+                if self._batch.size >= pause_at:
+                    pause_at += _PIECE
+                    yield 0
         yield self.flush()
 
     def selected(self, selection: Selection, now: float) -> Iterator[int]:
