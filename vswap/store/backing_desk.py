@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vswap.errors import UserError
 from vswap.geometry import SEGMENT_SIZE
 from vswap.store.backing import BLOCK, Backing
 from vswap.store.parts import Parts
@@ -29,9 +30,15 @@ class BackingDesk:
             self._disk.attach(backing)
 
     def grow(self, size: int) -> None:
-        """Let the backing have `size` bytes. Raises `UserError`, `OSError`."""
+        """Let the backing have `size` bytes, which may take long. Raises `UserError`, `OSError`."""
+        backing = self._disk.require()
+        if size > (most := self._disk.log.most * SEGMENT_SIZE):
+            raise UserError(
+                f"this device can use {most >> 20} MiB of a backing at most, not {size >> 20} MiB"
+            )
+        backing.grow(size)  # with no lock held: it is filled
         with self._upkeep.lock:
-            self._disk.grow(size)
+            self._disk.use_all_of(backing)
 
     def begin_detach(self) -> None:
         """Bring everything back to memory and let the backing go: done by `Store.step`.

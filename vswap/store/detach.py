@@ -72,9 +72,9 @@ class Detach:
     def stop(self, result: str = "stopped") -> None:
         """Leave what is on disk there, and use it again."""
         if self.active:
+            self.result = result  # first: who looks without the lock sees it when it has ended
             self._drain = self._job = None
             self._parts.disk.closed_for_writing = False
-            self.result = result
 
     def piece(self) -> None:
         """Bring back what is in one disk segment, or make room for it; the end lets the disk go."""

@@ -85,11 +85,10 @@ class Disk:
         self._resting = self._rest_until = 0.0
         self.log.resize(backing.size >> SEGMENT_SHIFT)
 
-    def grow(self, size: int) -> None:
-        """Let the backing have `size` bytes. Raises `UserError`, `OSError`."""
-        backing = self.require()
-        backing.grow(size)
-        self.log.resize(backing.size >> SEGMENT_SHIFT)
+    def use_all_of(self, backing: Backing) -> None:
+        """It has grown; nothing is done if it is not the one that is attached any more."""
+        if backing is self._backing:
+            self.log.resize(backing.size >> SEGMENT_SHIFT)
 
     def let_go(self) -> None:
         """Close the backing, if there is one, as soon as nobody reads from it.

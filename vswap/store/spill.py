@@ -30,9 +30,8 @@ _HUGE_WEIGHT = _LOADED_WEIGHT = 3.0
 _CHUNK = 256
 _FRESH_SECONDS = 1.0
 _FRESH_TIMES = 8
-"""An order is good for a second, or for so many times as long as it took to make."""
-_EMPTY_SECONDS = 0.05
-"""The same, if there is nothing in it."""
+"""An order is good for a second, or for so many times as long as it took to make; or until all
+that is in it has gone."""
 
 Array = npt.NDArray[np.int64]
 
@@ -90,13 +89,18 @@ class Spill:
 
     def choose(self, sealed: Sealed, now: float) -> list[Victim]:
         """Segments that together fill a disk segment, best first; none if there are none to go."""
-        if now >= self._good_until:
+        chosen = [] if now >= self._good_until else self._next(sealed)
+        if not chosen:
             began = time.monotonic()
             marks = Marks(self._parts, len(self._parts.log.born))
             self._order = order(sealed, marks, now)
             took = time.monotonic() - began
-            patience = max(_FRESH_TIMES * took, _FRESH_SECONDS if self._order else _EMPTY_SECONDS)
-            self._good_until = now + patience
+            self._good_until = now + max(_FRESH_TIMES * took, _FRESH_SECONDS)
+            chosen = self._next(sealed)
+        return chosen
+
+    def _next(self, sealed: Sealed) -> list[Victim]:
+        """The first that are left and together fill a disk segment."""
         at = {int(segment): place for place, segment in enumerate(sealed.segments)}
         # What has gone meanwhile, or is another filling of the same segment, is passed over.
         self._order = [
@@ -111,6 +115,4 @@ class Spill:
                 break
             chosen.append(victim)
             size += int(sealed.live[at[victim.segment]])
-        if not chosen:
-            self._good_until = min(self._good_until, now + _EMPTY_SECONDS)
         return chosen

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vswap.errors import StateError
-from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE, Geometry
+from vswap.geometry import PAGE_SIZE, SEGMENT_SHIFT, SEGMENT_SIZE, Geometry
 from vswap.store.dictionary import REGION_SIZE
 from vswap.store.disk_log import KEY_SIZE, DiskLog
+from vswap.store.entry import MAX_SEGMENTS
 from vswap.store.region import Region
 from vswap.store.table import SwapTable
 from vswap.store.words import FillWords
@@ -40,6 +41,14 @@ class Shape:
     buffers: int
     buffer_size: int
 
+    @property
+    def backing_segments(self) -> int:
+        """The most disk segments that are used: room for all pages as they are, and to spare.
+
+        The more is free, the less often dead space between what lives has to be won back.
+        """
+        return min(4 * (self.geometry.size >> SEGMENT_SHIFT) + 64, MAX_SEGMENTS)
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each region, in whole pages, when all of it is in use."""
         return {
@@ -48,7 +57,7 @@ class Shape:
             "table": SwapTable.region_size(self.geometry),
             "words": FillWords.region_size(),
             "dictionary": REGION_SIZE,
-            "backing": -(-DiskLog.region_size(self.segments) // PAGE_SIZE) * PAGE_SIZE,
+            "backing": -(-DiskLog.region_size(self.backing_segments) // PAGE_SIZE) * PAGE_SIZE,
             "segments": self.segments * SEGMENT_SIZE,
             "buffers": self.buffers * self.buffer_size,
         }
