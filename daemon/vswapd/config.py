@@ -32,6 +32,7 @@ UNIT_PAGES = (1, 2, 4, 8, 16)
 MAX_THREADS = 64
 MAX_SPIN_US = 10_000
 DEFAULT_MAX_THREADS = 4
+MAX_WRITEBACK_LIMIT = (1 << 62) - 1  # vswap.store.budget.MAX_LIMIT
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _SIZE = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgtpe])(?:i?b|i)?|b)?", re.I)
@@ -69,7 +70,10 @@ def device_name(mount: str) -> str:
 class Settings:
     """One device. `size` and `memory_limit` in bytes, `spin_us` in microseconds.
 
-    `threads` 0 becomes the number of processors this process may use, at most 4.
+    `threads` 0 becomes the number of processors this process may use, at most 4. `backing` is the
+    absolute path of a file or block device that is there, None for none. `writeback_limit` is the
+    most that is written to it in a day, in units of 4 KiB: 0 for no limit, None for what the label
+    of the backing says.
     `unit_pages` is the most pages that are compressed together. `allow_fusermount` mounts
     through fusermount3, for a process that is not root. Without `clean` nothing is cleaned or
     moved down in the background, and without `loaded_first` pages that were read are not the
@@ -87,6 +91,8 @@ class Settings:
     allow_fusermount: bool = False
     clean: bool = True
     loaded_first: bool = True
+    backing: str | None = None
+    writeback_limit: int | None = None
 
     def __post_init__(self) -> None:
         """Resolve the defaults that depend on the machine, then check every setting."""
@@ -127,6 +133,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "allow_fusermount": (bool,),
     "clean": (bool,),
     "loaded_first": (bool,),
+    "backing": (str, type(None)),
+    "writeback_limit": (int, type(None)),
 }
 _REQUIRED = ("name", "mount", "size")
 assert list(_TYPES) == [field.name for field in fields(Settings)]
@@ -154,14 +162,18 @@ def _check_name(name: str, of: str) -> None:
 
 def _check_mount(settings: Settings) -> None:
     _check_name(settings.name, f"device name {settings.name!r}")
-    if not PurePath(settings.mount).is_absolute():
-        raise UserError(f"mount point {settings.mount!r} must be an absolute path")
+    _check_path(settings.mount, "mount point")
+
+
+def _check_path(path: str, what: str) -> None:
+    if not PurePath(path).is_absolute():
+        raise UserError(f"{what} {path!r} must be an absolute path")
     try:
-        encoded = os.fsencode(settings.mount)
+        encoded = os.fsencode(path)
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise UserError(f"mount point {settings.mount!r} is no path")
+        raise UserError(f"{what} {path!r} is no path")
 
 
 def _check_codec(settings: Settings) -> None:
@@ -201,9 +213,27 @@ def least_memory_limit(settings: Settings) -> int:
     return least_memory(Shape(geometry, segments_for(geometry, threads), threads, buffer_size))
 
 
+def _check_backing(settings: Settings) -> None:
+    backing, limit = settings.backing, settings.writeback_limit
+    if limit is not None and not 0 <= limit <= MAX_WRITEBACK_LIMIT:
+        raise UserError(
+            f"writeback-limit must be from 0 to {MAX_WRITEBACK_LIMIT} units of 4 KiB, not {limit}"
+        )
+    if backing is None:
+        if limit is not None:
+            raise UserError("writeback-limit limits nothing without backing; name its file too")
+        return
+    _check_path(backing, "backing")
+    if PurePath(backing).is_relative_to(settings.mount):
+        raise UserError(
+            f"backing {backing!r} lies at the mount point, which hides it; choose another place"
+        )
+
+
 _CHECKS: tuple[Callable[[Settings], None], ...] = (
     _check_mount,
     _check_codec,
     _check_numbers,
     _check_memory_limit,
+    _check_backing,
 )

@@ -18,6 +18,16 @@ COMMANDS = {
     ),
     "idle": ("all|SECONDS", "mark as idle what was written so long ago"),
     "presence": ("START N", "whether N slots from START on are in memory"),
+    "writeback": (
+        "idle|huge|huge_idle|incompressible|page_index=N|page_indexes=A-B",
+        "write pages to the backing now",
+    ),
+    "writeback_limit": ("N", "most that is written back in a day, in units of 4 KiB"),
+    "writeback_limit_enable": ("0|1", "whether that limit counts"),
+    "backing": (
+        "[attach PATH|grow SIZE|detach|stop|status]",
+        "the file that cold pages are written to; stop ends a detaching, status is the default",
+    ),
     "check": ("", "compare all that is counted and stored with what is there"),
     "help": ("", "list the commands"),
 }

@@ -809,6 +809,8 @@ def test_progress_takes_what_is_ahead(tmp_path: Path) -> None:
     assert progress.update(90 * 4096) == 40 * 4096
     stats.write_text('{"stored_pages": 96, "zero_pages": 0}')
     assert progress.update(90 * 4096) == 40 * 4096
+    stats.write_text('{"stored_pages": 9, "backing_pages": 81, "zero_pages": 0}')
+    assert progress.update(90 * 4096) == 40 * 4096  # what went to disk is not back
     stats.unlink()
     assert progress.update(50 * 4096) == 50 * 4096
     assert progress.update(0) == 100 * 4096
@@ -935,9 +937,9 @@ def test_status_of_a_device_that_does_not_answer(
 def test_status_table(mounted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (mounted / "stats.json").write_text(json.dumps(STATS))
     assert main(["status"]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["NAME", "SIZE", "DATA", "COMPR", "USED", "ZERO", "RATIO", "SWAP", "LOOP", "MOUNT"],
-        ["swap0", "1.0G", "30M", "10M", "11M", "2.0M", "3.00", "off", "-", str(mounted)],
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "NAME SIZE DATA COMPR USED BACKING ZERO RATIO SWAP LOOP MOUNT",
+        f"swap0 1.0G 30M 10M 11M - 2.0M 3.00 off - {mounted}",
     ]
 
 
@@ -1049,7 +1051,7 @@ def test_ctl_s_help_has_all_commands(capsys: pytest.CaptureFixture[str]) -> None
     assert "vswap ctl memory_limit 512M\n" in shown
 
 
-@pytest.mark.parametrize("command", ["compact", "recompress", "check"])
+@pytest.mark.parametrize("command", ["compact", "recompress", "writeback", "check"])
 def test_progress_of_a_command(
     command: str,
     mounted: Path,
@@ -1061,7 +1063,10 @@ def test_progress_of_a_command(
     stats = mounted / "stats.json"
     stats.write_text('{"segments_cleaned": 1, "pages_recompressed": 2, "compr_data_size": 8192}')
     with ctl._meter(Device("swap0", str(mounted)), command) as alive:
-        stats.write_text('{"segments_cleaned": 4, "pages_recompressed": 9, "compr_data_size": 0}')
+        stats.write_text(
+            '{"segments_cleaned": 4, "pages_recompressed": 9, "compr_data_size": 0, '
+            '"writeback_pages": 5, "writeback_bytes": 4096}'
+        )
         alive()
         stats.unlink()
         with pytest.raises(UserError, match="cannot be asked"):
@@ -1069,6 +1074,7 @@ def test_progress_of_a_command(
     said = {
         "compact": "3 segments cleaned",
         "recompress": "7 pages, 8.0K smaller",
+        "writeback": "5 pages, 4.0K written",
         "check": "reading all that is stored",
     }
     assert said[command] in capsys.readouterr().err

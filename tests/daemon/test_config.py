@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from vswap.errors import UserError
 from vswap.geometry import Geometry
 from vswap.store import Shape, least_memory, segments_for
+from vswap.store.budget import MAX_LIMIT
 from vswapd import channel
-from vswapd.config import CODECS, Settings, device_name, least_memory_limit, parse_size
+from vswapd.config import (
+    CODECS,
+    MAX_WRITEBACK_LIMIT,
+    Settings,
+    device_name,
+    least_memory_limit,
+    parse_size,
+)
 
 GOOD: dict[str, Any] = {"name": "swap0", "mount": "/run/vswap/swap0", "size": 1 << 30}
 
@@ -120,6 +128,7 @@ def test_defaults_are_resolved() -> None:
     assert (settings.codec, settings.unit_pages, settings.spin_us) == ("zstd-fast", 4, 50)
     assert settings.memory_limit is None
     assert not settings.allow_fusermount
+    assert (settings.backing, settings.writeback_limit) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +155,28 @@ def test_defaults_are_resolved() -> None:
         ),
         ({"mount": "run/swap0"}, "mount point 'run/swap0' must be an absolute path"),
         ({"mount": "/run\0/swap0"}, "mount point '/run\\x00/swap0' is no path"),
+        ({"backing": ""}, "backing '' must be an absolute path"),
+        ({"backing": "b.img"}, "backing 'b.img' must be an absolute path"),
+        ({"backing": "/b\0"}, "backing '/b\\x00' is no path"),
+        ({"backing": "/b\ud800"}, "backing '/b\\ud800' is no path"),
+        (
+            {"backing": "/run/vswap/swap0/b"},
+            "backing '/run/vswap/swap0/b' lies at the mount point, which hides it; choose another "
+            "place",
+        ),
+        (
+            {"backing": "/b", "writeback_limit": -1},
+            "writeback-limit must be from 0 to 4611686018427387903 units of 4 KiB, not -1",
+        ),
+        (
+            {"backing": "/b", "writeback_limit": 1 << 62},
+            "writeback-limit must be from 0 to 4611686018427387903 units of 4 KiB, "
+            "not 4611686018427387904",
+        ),
+        (
+            {"writeback_limit": 1},
+            "writeback-limit limits nothing without backing; name its file too",
+        ),
         (
             {"name": "a/b"},
             "device name 'a/b' gives no usable name; its last part may hold only letters, "
@@ -157,6 +188,12 @@ def test_settings_refuse(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError) as caught:
         Settings(**{**GOOD, **change})
     assert str(caught.value) == reason
+
+
+def test_the_highest_writeback_limit_is_the_store_s() -> None:
+    assert MAX_WRITEBACK_LIMIT == MAX_LIMIT
+    Settings(**GOOD, backing="/b", writeback_limit=MAX_LIMIT)
+    Settings(**GOOD, backing="/b", writeback_limit=0)
 
 
 @pytest.mark.parametrize("size", [64 << 20, 1 << 30, 64 << 30])
@@ -186,8 +223,10 @@ def test_the_least_memory_limit_is_the_store_s(size: int, threads: int) -> None:
         unit_pages=st.sampled_from([1, 2, 4, 8, 16]),
         threads=st.integers(0, 64),
         spin_us=st.integers(0, 10_000),
-        memory_limit=st.none() | st.integers(16 << 30, 2**60),
+        memory_limit=st.none() | st.integers(64 << 30, 2**60),
         allow_fusermount=st.booleans(),
+        backing=st.just("/else where \udcff\u00e4"),
+        writeback_limit=st.none() | st.integers(0, MAX_LIMIT),
     )
 )
 def test_json_round_trip(settings: Settings) -> None:
@@ -206,6 +245,11 @@ def test_json_round_trip(settings: Settings) -> None:
         (json.dumps({**GOOD, "threads": "2"}), "settings hold a str for 'threads': '2'"),
         (json.dumps({**GOOD, "threads": True}), "settings hold a bool for 'threads': True"),
         (json.dumps({**GOOD, "size": 4096.0}), "settings hold a float for 'size': 4096.0"),
+        (json.dumps({**GOOD, "backing": 7}), "settings hold a int for 'backing': 7"),
+        (
+            json.dumps({**GOOD, "backing": "/b", "writeback_limit": True}),
+            "settings hold a bool for 'writeback_limit': True",
+        ),
         (json.dumps({**GOOD, "size": 5}), "size must be a multiple of 4 KiB, and 5 bytes is not"),
     ],
 )

@@ -10,13 +10,16 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-__all__ = ["bar", "ticker"]
+__all__ = ["bar", "page_bar", "ticker"]
 
 
 @contextmanager
@@ -37,6 +40,32 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done, refresh=True)
+
+
+@contextmanager
+def page_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """As `bar`, for a number of pages."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} pages"),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done: progress.update(task, completed=done, refresh=True)
+
+
+class _Rate(ProgressColumn):
+    """Pages a second, of late."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing before it is known."""
+        return Text("" if task.speed is None else f"{task.speed:.0f}/s")
 
 
 @contextmanager

@@ -95,8 +95,14 @@ def _recompressed(before: Stats, now: Stats) -> str:
     return f"{_since('pages_recompressed', before, now)} pages, {human(max(0, saved))} smaller"
 
 
+def _written_back(before: Stats, now: Stats) -> str:
+    written = _since("writeback_bytes", before, now)
+    return f"{_since('writeback_pages', before, now)} pages, {human(written)} written"
+
+
 _PROGRESS: dict[str, Callable[[Stats, Stats], str]] = {
     "compact": _compacted,
     "recompress": _recompressed,
+    "writeback": _written_back,
     "check": lambda _before, _now: "reading all that is stored",
 }

@@ -20,6 +20,7 @@ import click
 
 import vswap
 from vswap.errors import UserError, VswapError
+from vswapd.cli.backing import backing
 from vswapd.cli.ctl import ctl
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
@@ -37,6 +38,7 @@ __all__ = ["main"]
 Examples:
   vswap up --size 4G                   swap of 4 GiB; prints its loop device
   vswap up --memory-limit 1G --codec zstd --priority 100
+  vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
   vswap status                         what it holds, and in how much memory
   vswap down                           bring the pages back, detach, stop
@@ -48,7 +50,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, run, status, ctl):
+for _command in (up, down, run, status, backing, ctl):
     _vswap.add_command(_command)
 
 

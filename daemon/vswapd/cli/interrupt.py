@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import click
 
@@ -66,21 +66,26 @@ class Interrupts:
 
 
 @contextmanager
-def interrupts() -> Iterator[Interrupts]:
+def interrupts(*, last: bool = True) -> Iterator[Interrupts]:
     """Handle signals so in the block, which is the last that the process does.
 
     After it they are ignored: all that is left is to say how it went, and a signal would
     make the exit code say something else. One that was ignored before stays so (nohup).
+    If the block is not the `last` and ends well, they do what they did before.
     """
     state = Interrupts()
-    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    heeded = [number for number in _SIGNALS if before[number] is not signal.SIG_IGN]
     for number in heeded:
         signal.signal(number, state.on_signal)
+    after: dict[signal.Signals, Any] = dict.fromkeys(heeded, signal.SIG_IGN)
     try:
         yield state
+        if not last:
+            after = before
     finally:
         for number in heeded:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, after[number])
 
 
 class Undo:

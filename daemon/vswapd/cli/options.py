@@ -8,11 +8,13 @@ from typing import TypedDict, TypeVar
 import click
 
 from vswap.errors import UserError
+from vswap.geometry import PAGE_SIZE
+from vswapd.cli.backing_file import absolute
 from vswapd.cli.place import DEFAULT_MOUNT
 from vswapd.config import CODECS, UNIT_PAGES, Settings, device_name, parse_size
 from vswapd.mounts import resolve
 
-__all__ = ["StoreOptions", "make_settings", "store_options"]
+__all__ = ["StoreOptions", "backing_room", "make_settings", "store_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -26,6 +28,9 @@ class StoreOptions(TypedDict):
     unit_pages: int
     threads: int
     spin_us: int
+    backing: str | None
+    backing_size: str | None
+    writeback_limit: str | None
 
 
 # Choices are left to Settings, which says the same to those who come another way.
@@ -71,6 +76,23 @@ _OPTIONS = (
         metavar="N",
         help="Longest that a thread looks for the next request before it sleeps, in microseconds.",
     ),
+    click.option(
+        "--backing",
+        metavar="FILE",
+        help="Write what is cold to this file or block device, encrypted, when memory is short. A "
+        "file that is not there is made; it stays when the device is taken down.",
+    ),
+    click.option(
+        "--backing-size",
+        metavar="SIZE",
+        help="Room that the file is to have at least. [default: for a new one the device's size]",
+    ),
+    click.option(
+        "--writeback-limit",
+        metavar="SIZE|none",
+        help="Most that is written to the backing file in a day. [default: what was last said for "
+        "this file; for a new one no limit]",
+    ),
 )
 
 
@@ -92,6 +114,11 @@ def make_settings(
         raise UserError("mount point '' is no directory; leave --mount out for the default")
     point = DEFAULT_MOUNT if mount is None else resolve(mount)
     limit = options["memory_limit"]
+    backing = options["backing"]
+    if backing is None:
+        for name in ("backing_size", "writeback_limit"):
+            if options[name] is not None:
+                raise UserError(f"--{name.replace('_', '-')} is nothing without --backing FILE")
     return Settings(
         name=device_name(point),
         mount=point,
@@ -102,4 +129,19 @@ def make_settings(
         spin_us=options["spin_us"],
         memory_limit=None if limit is None else parse_size(limit, "memory-limit"),
         allow_fusermount=allow_fusermount,
+        backing=None if backing is None else absolute(backing),
+        writeback_limit=_units(options["writeback_limit"]),
     )
+
+
+def backing_room(options: StoreOptions) -> int | None:
+    """Bytes that the backing file is to have room for, if that was said. Raises `UserError`."""
+    size = options["backing_size"]
+    return None if size is None else parse_size(size, "backing-size")
+
+
+def _units(limit: str | None) -> int | None:
+    """As `Settings.writeback_limit`."""
+    if limit is None or limit == "none":
+        return None if limit is None else 0
+    return -(-parse_size(limit, "writeback-limit") // PAGE_SIZE)

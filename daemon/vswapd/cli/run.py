@@ -8,8 +8,10 @@ from typing import Unpack
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.backing_file import check_backing, is_missing, make_missing
 from vswapd.cli.daemon import worker_command, worker_environment
-from vswapd.cli.options import StoreOptions, make_settings, store_options
+from vswapd.cli.interrupt import StoppedError, Undo, interrupts
+from vswapd.cli.options import StoreOptions, backing_room, make_settings, store_options
 from vswapd.cli.place import check_fuse, check_mount
 
 __all__ = ["run"]
@@ -29,7 +31,23 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
     settings = make_settings(mount, options, allow_fusermount=os.geteuid() != 0)
     check_fuse()
     check_mount(settings)
+    if settings.backing is not None:
+        room = backing_room(options)
+        check_backing(settings.backing, room)
+        _make_missing(settings.backing, room or settings.size)
     command = worker_command(settings)
     environment = worker_environment()
     os.chdir("/")  # a daemon must not keep a file system busy; and `-m` imports from here
     os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
+
+
+def _make_missing(path: str, size: int) -> None:
+    """Make the backing file, which is there from then on whatever becomes of the daemon."""
+    if not is_missing(path):
+        return
+    try:
+        with interrupts(last=False) as signals, Undo(signals) as undo:
+            make_missing(path, size, undo)
+            undo.keep()
+    except KeyboardInterrupt:
+        raise StoppedError(f"interrupted; {path} is removed again") from None

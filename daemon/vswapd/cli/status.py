@@ -118,8 +118,8 @@ def _loop_size(loop: str) -> int | None:
         return None
 
 
-_HEADINGS = ("NAME", "SIZE", "DATA", "COMPR", "USED", "ZERO", "RATIO", "SWAP", "LOOP", "MOUNT")
-_NUMBERS = ("SIZE", "DATA", "COMPR", "USED", "ZERO", "RATIO")
+_NUMBERS = ("SIZE", "DATA", "COMPR", "USED", "BACKING", "ZERO", "RATIO")
+_HEADINGS = ("NAME", *_NUMBERS, "SWAP", "LOOP", "MOUNT")
 
 
 def _print_table(found: list[Status]) -> None:
@@ -137,14 +137,18 @@ def _row(of: Status) -> list[str]:
     stats = of.stats
     data, compressed = _integer(stats, "orig_data_size"), _integer(stats, "compr_data_size")
     zero = _integer(stats, "zero_pages")
+    backed = (stats or {}).get("backing_state", "none") != "none"
+    on_disk = _integer(stats, "backing_data_size") if backed else None
+    kept = (compressed or 0) + (on_disk or 0)
     return [
         of.name,
         human(of.size),
         human(data),
         human(compressed),
         human(_integer(stats, "mem_used_total")),
+        human(on_disk),
         human(None if zero is None else zero * PAGE_SIZE),
-        f"{data / compressed:.2f}" if data and compressed else "-",
+        f"{data / kept:.2f}" if data and kept else "-",
         "on" if of.swap else "off",
         of.loop or "-",
         of.mount,

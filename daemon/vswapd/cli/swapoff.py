@@ -167,7 +167,7 @@ class Progress:
             stats = read_stats(self._device)
         except UserError:
             return None
-        counts = [stats.get(name) for name in ("stored_pages", "zero_pages")]
+        counts = [stats.get(name) for name in ("stored_pages", "backing_pages", "zero_pages")]
         return sum(count for count in counts if isinstance(count, int))
 
 

@@ -10,8 +10,9 @@ import click
 
 from vswap.errors import UserError
 from vswapd.cli import daemon, place
+from vswapd.cli.backing_file import check_backing, make_missing
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
-from vswapd.cli.options import StoreOptions, make_settings, store_options
+from vswapd.cli.options import StoreOptions, backing_room, make_settings, store_options
 from vswapd.config import Settings
 from vswapd.mounts import Device, loop_devices
 from vswapd.swapdev import (
@@ -64,7 +65,8 @@ def up(
     every step before it is undone.
     """
     settings = make_settings(mount, options)
-    _check(settings, swapon=not no_swapon)
+    room = backing_room(options)
+    _check(settings, room, swapon=not no_swapon)
     log = daemon.log_path(settings.name)
     with interrupts() as signals, ExitStack() as held:
         with signals.held():
@@ -72,6 +74,8 @@ def up(
         undo = Undo(signals)
         try:
             with undo:
+                if settings.backing is not None:
+                    make_missing(settings.backing, room or settings.size, undo)
                 loop = _attach(settings, signals, undo)
                 if not no_tune:
                     _tune(settings.name, signals, undo)
@@ -85,7 +89,7 @@ def up(
     click.echo(loop)
 
 
-def _check(settings: Settings, *, swapon: bool) -> None:
+def _check(settings: Settings, room: int | None, *, swapon: bool) -> None:
     """Raise `UserError` for what can be known before anything is changed."""
     if os.geteuid() != 0:
         raise UserError("up needs root; `vswap run --mount DIR` serves the file without")
@@ -94,6 +98,8 @@ def _check(settings: Settings, *, swapon: bool) -> None:
     place.check_fuse()
     place.check_mount(settings)
     check_free_loop()
+    if settings.backing is not None:
+        check_backing(settings.backing, room)
 
 
 def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from vswapd.control import metrics
-from vswapd.control.report import Report, flatten
+from vswapd.control.report import Report, Value, flatten
 
 __all__ = ["RENDERERS"]
 
@@ -16,7 +16,10 @@ def _stats(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: object) -> object:
+def _plain(value: Value) -> int | float | str:
+    """In one line, whatever characters a path has; a text that is empty as a dash."""
+    if isinstance(value, str):
+        return value.encode("unicode_escape").decode("ascii") or "-"
     return int(value) if isinstance(value, bool) else value
 
 

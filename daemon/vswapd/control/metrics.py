@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from vswap.geometry import PAGE_SIZE
 from vswapd.control.report import Report, flatten
 
 __all__ = ["render"]
@@ -34,6 +35,16 @@ _GAUGES = {
     "zeromap_bytes": ("zeromap_bytes", "Memory of the zeromap"),
     "segments_sealed": ("segments_sealed", "Full segments with live pages"),
     "segments_ready": ("segments_ready", "Free segments kept ready"),
+    "backing_size": ("backing_size_bytes", "Room on the backing, 0 without one"),
+    "backing_pages": ("backing_pages", "Pages kept on the backing"),
+    "backing_data_size": ("backing_data_bytes", "Pages on the backing, as they are kept"),
+    "backing_dead_bytes": ("backing_dead_bytes", "Room on the backing that dead pages take"),
+    "backing_segments_free": ("backing_segments_free", "Free segments of the backing"),
+    "writeback_limit_enable": ("writeback_limit_enabled", "Whether the writeback limit counts"),
+}
+_UNIT_GAUGES = {
+    "writeback_limit": ("writeback_limit_bytes", "Most that may be written back in a day"),
+    "writeback_limit_left": ("writeback_limit_left_bytes", "What the limit leaves of today"),
 }
 _COUNTERS = {
     "reads": ("reads", "Read requests"),
@@ -52,7 +63,26 @@ _COUNTERS = {
     "internal_errors": ("internal_errors", "Requests that failed for a fault of the daemon"),
     "protocol_errors": ("protocol_errors", "Messages that were no requests"),
     "worker_restarts": ("worker_restarts", "Times the worker was replaced"),
+    "writeback_pages": ("writeback_pages", "Pages written to the backing"),
+    "backing_segments_cleaned": (
+        "backing_segments_cleaned",
+        "Segments of the backing whose dead space was won back",
+    ),
+    "backing_failed_reads": ("backing_failed_reads", "Reads of the backing that failed"),
+    "backing_failed_writes": ("backing_failed_writes", "Writes to the backing that failed"),
+    "backing_corrupt": ("backing_corrupt", "Units on the backing that were not what was written"),
 }
+_UNIT_COUNTERS = {
+    "bd_reads": ("backing_read_bytes", "Read from the backing"),
+    "bd_writes": ("backing_written_bytes", "Written to the backing"),
+}
+_KINDS = (
+    (GaugeMetricFamily, _GAUGES, 1),
+    (GaugeMetricFamily, _UNIT_GAUGES, PAGE_SIZE),
+    (CounterMetricFamily, _COUNTERS, 1),
+    (CounterMetricFamily, _UNIT_COUNTERS, PAGE_SIZE),
+)
+"""What becomes of which fields, and what to multiply them by: zram's units are of 4 KiB."""
 
 
 class _Once(Collector):
@@ -63,14 +93,11 @@ class _Once(Collector):
         self._device = [report.device.name]
 
     def collect(self) -> Iterator[Metric]:
-        for field, (name, about) in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"vswap_{name}", about, labels=["device"])
-            gauge.add_metric(self._device, float(self._values[field]))
-            yield gauge
-        for field, (name, about) in _COUNTERS.items():
-            counter = CounterMetricFamily(f"vswap_{name}", about, labels=["device"])
-            counter.add_metric(self._device, float(self._values[field]))
-            yield counter
+        for family, named, unit in _KINDS:
+            for field, (name, about) in named.items():
+                metric = family(f"vswap_{name}", about, labels=["device"])
+                metric.add_metric(self._device, float(self._values[field]) * unit)
+                yield metric
 
 
 def render(report: Report) -> str:

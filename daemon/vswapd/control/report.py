@@ -8,9 +8,10 @@ from vswap.store import StoreStatistics
 from vswapd.channel import ChannelStatistics
 from vswapd.memory import Preparation
 
-__all__ = ["DeviceInfo", "Report", "flatten"]
+__all__ = ["DeviceInfo", "Report", "Value", "flatten"]
 
 Value = int | float | str | bool
+"""What a statistic may be."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,9 @@ class Report:
 
 
 def flatten(report: Report) -> dict[str, Value]:
-    """All fields of the report's parts by their names, which no two parts share.
-
-    Adds zram's counters of a backing device, which are 0 as zram's are without one.
-    """
+    """All fields of the report's parts by their names, which no two parts share."""
     flat: dict[str, Value] = {}
     for part in fields(report):
         values = getattr(report, part.name)
         flat.update((field.name, getattr(values, field.name)) for field in fields(values))
-    flat.update(dict.fromkeys(("bd_count", "bd_reads", "bd_writes"), 0))
     return flat

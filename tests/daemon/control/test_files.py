@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from prometheus_client import Metric
@@ -89,6 +90,22 @@ def test_columns_stand_on_one_line_right_aligned_in_eight(name: str, report: Rep
 def test_each_line_of_stats_is_a_name_and_a_value(report: Report) -> None:
     for line in RENDERERS["stats"](report).splitlines():
         assert re.fullmatch(r"[a-z0-9_]+ \S+", line)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("", "-"),
+        ("/var/lib/b", "/var/lib/b"),
+        ("/a b\n\udcff\u00e4\\", "/a b\\n\\udcff\\xe4\\\\"),
+    ],
+)
+def test_a_text_is_one_line_of_ascii_in_stats(path: str, shown: str, report: Report) -> None:
+    named = replace(report, store=replace(report.store, backing=path))
+    lines = RENDERERS["stats"](named).splitlines()
+    assert f"backing {shown}" in lines
+    assert len(lines) == len(RENDERERS["stats"](report).splitlines())
+    assert from_json(named)["backing"] == path
 
 
 def test_stats_says_each_name_once(report: Report) -> None:
@@ -212,10 +229,34 @@ def test_names_follow_the_conventions(report: Report) -> None:
         ("vswap_segments_cleaned", "segments_cleaned"),
         ("vswap_pages_compacted", "pages_compacted"),
         ("vswap_pages_recompressed", "pages_recompressed"),
+        ("vswap_backing_size_bytes", "backing_size"),
+        ("vswap_backing_pages", "backing_pages"),
+        ("vswap_backing_data_bytes", "backing_data_size"),
+        ("vswap_backing_dead_bytes", "backing_dead_bytes"),
+        ("vswap_backing_segments_free", "backing_segments_free"),
+        ("vswap_backing_segments_cleaned", "backing_segments_cleaned"),
+        ("vswap_backing_failed_reads", "backing_failed_reads"),
+        ("vswap_backing_failed_writes", "backing_failed_writes"),
+        ("vswap_backing_corrupt", "backing_corrupt"),
+        ("vswap_writeback_pages", "writeback_pages"),
+        ("vswap_writeback_limit_enabled", "writeback_limit_enable"),
     ],
 )
 def test_samples_are_the_report_s(family: str, field: str, report: Report) -> None:
     assert sample(report, family) == getattr(report.store, field)
+
+
+@pytest.mark.parametrize(
+    ("family", "field"),
+    [
+        ("vswap_backing_read_bytes", "bd_reads"),
+        ("vswap_backing_written_bytes", "bd_writes"),
+        ("vswap_writeback_limit_bytes", "writeback_limit"),
+        ("vswap_writeback_limit_left_bytes", "writeback_limit_left"),
+    ],
+)
+def test_units_of_zram_become_bytes(family: str, field: str, report: Report) -> None:
+    assert sample(report, family) == getattr(report.store, field) * 4096
 
 
 def test_no_two_families_tell_the_same_number(report: Report) -> None:
