@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import churn, cleaner, codecs, compare, density, limit
+from bench import churn, cleaner, codecs, compare, density, limit, writeback
 from bench.options import guarded
 
 BENCHMARKS: dict[str, Callable[[], int]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], int]] = {
     "cleaner": cleaner.main,
     "codecs": codecs.main,
     "churn": churn.main,
+    "writeback": writeback.main,
 }
 
 

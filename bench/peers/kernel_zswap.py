@@ -55,10 +55,16 @@ def without_zswap() -> dict[Path, str]:
 
 
 @contextmanager
-def zswap(size: int, directory: Path, compressor: str | None = None) -> Iterator[Zswap]:
+def zswap(
+    size: int,
+    directory: Path,
+    compressor: str | None = None,
+    pool_percent: int = MAX_POOL_PERCENT,
+) -> Iterator[Zswap]:
     """zswap in front of a swap file in that directory.
 
-    Without a compressor it is the one that the machine is set to. Raises `PeerError` where the
+    Without a compressor it is the one that the machine is set to. Its pool may take
+    `pool_percent` of the machine's memory. Raises `PeerError` where the
     kernel has no zswap, or not that compressor, or what `swap_file` raises.
     """
     if not _PARAMETERS.is_dir():
@@ -67,7 +73,7 @@ def zswap(size: int, directory: Path, compressor: str | None = None) -> Iterator
     wanted = compressor or choice.read_text().strip()
     settings = {
         choice: wanted,
-        _PARAMETERS / "max_pool_percent": str(MAX_POOL_PERCENT),
+        _PARAMETERS / "max_pool_percent": str(pool_percent),
         _PARAMETERS / "enabled": "Y",
     }
     with swap_file(size, directory) as file, changed(settings):

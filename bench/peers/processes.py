@@ -18,6 +18,7 @@ __all__ = [
     "minor_faults",
     "pss",
     "resident",
+    "threads_of",
 ]
 
 _PROC = Path("/proc")
@@ -75,6 +76,11 @@ def resident(pid: int, size: int) -> int:
 def minor_faults(pid: int, thread: int) -> int:
     """Minor page faults of a thread so far."""
     return int(_stat(_PROC / str(pid) / "task" / str(thread))[7])
+
+
+def threads_of(pid: int) -> list[int]:
+    """The kernel's numbers of a process's threads."""
+    return [int(task.name) for task in (_PROC / str(pid) / "task").iterdir()]
 
 
 def alive(pids: Iterable[int]) -> list[int]:
