@@ -11,9 +11,10 @@ import pytest
 
 from vswap.errors import RequestError
 from vswap.geometry import PAGE_SIZE
-from vswap.store import Findings, Lane, Policy, Store, StoreStatistics
+from vswap.store import FetchLane, Findings, Lane, Policy, Store, StoreStatistics
+from vswap.store.backing import MemoryBacking
 from vswap.store.words import FillWords
-from vswapd.warmup import warm_up
+from vswapd.warmup import warm_up, warm_up_backing
 
 
 def open_descriptors() -> int:
@@ -147,3 +148,103 @@ def test_pages_of_one_word_are_written_and_read(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(FillWords, "word", word)
     warm_up(Policy())
     assert words
+
+
+# --- The backing -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd-fast", "zstd", "stored"])
+@pytest.mark.parametrize("unit_pages", [1, 4, 16])
+def test_every_policy_can_be_warmed_up_for_a_backing(codec: str, unit_pages: int) -> None:
+    warm_up_backing(Policy(codec, unit_pages))
+
+
+@pytest.mark.parametrize("limit", [1, 8 << 20])
+def test_any_memory_limit_is_enough_for_a_backing(limit: int) -> None:
+    warm_up_backing(Policy("stored", 1, memory_limit=limit))
+
+
+def test_warming_up_for_a_backing_leaves_no_descriptor_and_no_memory() -> None:
+    warm_up_backing(Policy())
+    gc.collect()
+    before = open_descriptors(), mapped_regions()
+    warm_up_backing(Policy())
+    gc.collect()
+    assert (open_descriptors(), mapped_regions()) == before
+
+
+class BackingCalls:
+    """What a backing and those that use it were asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        self.found: list[Findings] = []
+        self.before_the_end: list[StoreStatistics] = []
+        for name in ("read", "write", "close"):
+            self._spy(monkeypatch, MemoryBacking, name, f"backing {name}")
+        for name in ("read", "write"):
+            self._spy(monkeypatch, Lane, name, f"lane {name}")
+        self._spy(monkeypatch, FetchLane, "finish", "fetch")
+        check, close = Store.check, Store.close
+
+        def check_and_note(store: Store) -> Findings:
+            self.found.append(check(store))
+            return self.found[-1]
+
+        def close_and_note(store: Store) -> None:
+            self.before_the_end.append(store.statistics())
+            close(store)
+
+        monkeypatch.setattr(Store, "check", check_and_note)
+        monkeypatch.setattr(Store, "close", close_and_note)
+
+    def _spy(self, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, note: str) -> None:
+        real = getattr(kind, name)
+
+        def call(*arguments: object) -> object:
+            self.done.append(note)
+            return real(*arguments)
+
+        monkeypatch.setattr(kind, name, call)
+
+
+@pytest.fixture
+def backing_calls(monkeypatch: pytest.MonkeyPatch) -> BackingCalls:
+    made = BackingCalls(monkeypatch)
+    warm_up_backing(Policy())
+    return made
+
+
+def test_pages_are_written_back_and_read(backing_calls: BackingCalls) -> None:
+    """In this order: what is read is on disk then."""
+    done = backing_calls.done
+    first = done.index("backing write")
+    assert "lane write" in done[:first]
+    read = done.index("lane read", first)
+    assert "backing read" in done[read:]
+
+
+def test_part_of_a_page_on_disk_is_written(backing_calls: BackingCalls) -> None:
+    done = backing_calls.done
+    assert "lane write" in done[done.index("backing write") :]
+
+
+def test_a_store_with_a_backing_is_checked_and_sound(backing_calls: BackingCalls) -> None:
+    assert [each.problems for each in backing_calls.found] == [()]
+    assert backing_calls.found[0].units
+
+
+def test_all_pages_come_home_and_the_backing_is_let_go(backing_calls: BackingCalls) -> None:
+    (statistics,) = backing_calls.before_the_end
+    assert statistics.writeback_pages >= 256
+    assert (statistics.detach_result, statistics.backing_state) == ("detached", "none")
+    assert statistics.backing_pages == 0
+    assert statistics.stored_pages > 0
+    assert backing_calls.done.count("backing close") == 1
+
+
+def test_nothing_fails_while_warming_up_for_a_backing(backing_calls: BackingCalls) -> None:
+    (statistics,) = backing_calls.before_the_end
+    assert (statistics.failed_reads, statistics.failed_writes) == (0, 0)
+    assert (statistics.backing_failed_reads, statistics.backing_failed_writes) == (0, 0)
+    assert statistics.backing_corrupt == 0

@@ -9,12 +9,18 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from vswap.errors import UserError
+from vswap.geometry import SEGMENT_SIZE
+from vswap.store.backing import MemoryBacking
 from vswapd import channel, mounts
 from vswapd import worker as module
 from vswapd.config import Settings
@@ -219,9 +225,202 @@ def test_what_fails_before_the_worker_is_ready_fails_the_start() -> None:
         trio.run(module._keep_going, task, Ready(None))
 
 
+@dataclass
+class Stepped:
+    """A store that asks to be left alone for an hour after each step."""
+
+    detaching: bool = False
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        self.backing = self
+        self.called = trio.Event()
+
+    def step(self) -> float:
+        self.steps += 1
+        trio.from_thread.run_sync(self.called.set)
+        return 3600.0
+
+    async def wait_called(self) -> None:
+        await self.called.wait()
+        self.called = trio.Event()
+
+
+def keep_small(
+    worker: Worker, store: Stepped, scenario: Callable[[], Awaitable[None]], clean: bool = True
+) -> None:
+    """Run the scenario beside the background's task, which is never tired of waiting."""
+    worker._settings = replace(worker._settings, clean=clean)
+    worker._store = store  # type: ignore[assignment]
+
+    async def run() -> None:
+        worker._stirred = trio.Event()
+        with trio.fail_after(SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker._keep_small)
+                await scenario()
+                nursery.cancel_scope.cancel()
+
+    trio.run(run)
+
+
+def test_what_is_new_to_do_is_begun_at_once(worker: Worker) -> None:
+    """However long the store wanted to be left alone; and each time anew."""
+    store = Stepped()
+
+    async def scenario() -> None:
+        await store.wait_called()
+        for _ in range(3):
+            worker._stir()
+            await store.wait_called()
+
+    keep_small(worker, store, scenario)
+    assert store.steps == 4
+
+
+def test_without_news_the_store_is_left_alone(worker: Worker) -> None:
+    store = Stepped()
+
+    async def scenario() -> None:
+        await store.wait_called()
+        await trio.testing.wait_all_tasks_blocked()
+
+    keep_small(worker, store, scenario)
+    assert store.steps == 1
+
+
+def test_news_of_when_nobody_waits_are_not_lost(worker: Worker) -> None:
+    store = Stepped()
+
+    async def stir_first() -> None:
+        worker._stir()
+        worker._stir()
+        await store.wait_called()
+        await store.wait_called()
+
+    keep_small(worker, store, stir_first)
+    assert store.steps == 2
+
+
+def test_without_cleaning_only_detaching_is_done(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_QUIET_SECONDS", 3600.0)
+    store = Stepped()
+
+    async def scenario() -> None:
+        for _ in range(3):
+            worker._stir()
+            await trio.testing.wait_all_tasks_blocked()
+        assert store.steps == 0
+        store.detaching = True
+        worker._stir()
+        await store.wait_called()
+
+    keep_small(worker, store, scenario, clean=False)
+    assert store.steps == 1
+
+
 def test_waking_never_waits(worker: Worker) -> None:
     for _ in range(10_000):
         worker._wake()
+
+
+# --- The backing -----------------------------------------------------------------------
+
+
+class Opened:
+    """What was opened as a backing, and what was closed."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.closed: list[str] = []
+
+    def open(self, path: str) -> MemoryBacking:
+        self.paths.append(path)
+        backing = MemoryBacking(8 * SEGMENT_SIZE, path)
+        backing.close = lambda: self.closed.append(path)  # type: ignore[method-assign]
+        return backing
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """In the place of files."""
+    made = Opened()
+    monkeypatch.setattr(module, "FileBacking", made)
+    return made
+
+
+@pytest.fixture
+def locked(worker: Worker) -> Worker:
+    """One whose memory does not get to a disk."""
+    worker._preparation = Preparation(True, False, False)
+    return worker
+
+
+def test_a_backing_is_attached_to_the_store(locked: Worker, opened: Opened) -> None:
+    locked._attach("/file")
+    statistics = locked._store.backing.statistics()
+    assert (statistics.backing, statistics.backing_state) == ("/file", "attached")
+    assert opened.closed == []
+    locked._store.close()
+    assert opened.closed == ["/file"]
+
+
+def test_without_locked_memory_no_backing_is_opened(worker: Worker, opened: Opened) -> None:
+    """For its key lies in memory."""
+    with pytest.raises(UserError, match="needs locked memory") as refused:
+        worker._attach("/file")
+    assert "\n" not in str(refused.value)
+    assert opened.paths == []
+    assert worker._store.backing.statistics().backing_state == "none"
+
+
+def test_a_backing_that_the_store_does_not_take_is_closed(locked: Worker, opened: Opened) -> None:
+    locked._attach("/first")
+    with pytest.raises(UserError, match="/first is attached already"):
+        locked._attach("/second")
+    assert opened.closed == ["/second"]
+    assert locked._store.backing.statistics().backing == "/first"
+
+
+def test_a_backing_that_cannot_be_opened_is_a_user_error(locked: Worker, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        locked._attach(str(tmp_path / "missing"))
+    assert locked._store.backing.statistics().backing_state == "none"
+
+
+def test_what_a_backing_needs_is_warmed_up_before_it_is_opened(
+    locked: Worker, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed: list[bool] = []
+    monkeypatch.setattr(module, "warm_up_backing", lambda policy: warmed.append(bool(opened.paths)))
+    locked._attach("/file")
+    assert warmed == [False]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(None, (0, False)), (0, (0, False)), (512, (512, True))]
+)
+def test_a_device_may_have_a_backing_and_a_limit_from_the_start(
+    limit: int | None, expected: tuple[int, bool], opened: Opened
+) -> None:
+    settings = Settings("m", "/nowhere/m", 64 << 20, threads=1, backing="/file")
+    settings = replace(settings, writeback_limit=limit)
+    made = Worker(settings, Preparation(True, False, False))
+    try:
+        found = made._store.backing.statistics()
+        assert (found.backing, found.backing_state) == ("/file", "attached")
+        assert (found.writeback_limit, found.writeback_limit_enable) == expected
+    finally:
+        made._store.close()
+        made._state.close()
+        os.close(made._wake_fd)
+
+
+def test_a_device_without_a_backing_opens_none(worker: Worker, opened: Opened) -> None:
+    assert opened.paths == []
+    assert worker._store.backing.statistics().backing_state == "none"
 
 
 # --- Leaving no mount behind -----------------------------------------------------------

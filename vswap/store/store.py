@@ -143,7 +143,8 @@ class Store:
     ) -> Lane:
         """A new lane, with an open segment of its own. Raises `FullError` if there is none.
 
-        `begin` is called when a write of it begins to make room by cleaning, which takes long;
+        `begin` is called when a write of it begins to make room by cleaning, or to wait for the
+        disk, which take long;
         `between` between the units of a write while many pages are left, with no lock held.
         `fetch_ahead` is told of units on disk that a `FetchLane` should have ready.
         """
@@ -155,7 +156,12 @@ class Store:
         appender = Appender(self._log, parts.memory, partial(self._room.take, begin))
         appender.ensure(1)
         prepare = partial(self._room.prepare, begin)
-        writer = Writer(parts, reader, appender, own, unit_pages, prepare, between, fetcher.fill)
+
+        def fetch(gap: Gap) -> None:
+            begin()
+            fetcher.fill(gap)
+
+        writer = Writer(parts, reader, appender, own, unit_pages, prepare, between, fetch)
         return self._add(Lane(parts, reader, writer, fetcher))
 
     def fetch_lane(self) -> FetchLane:

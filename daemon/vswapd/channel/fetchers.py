@@ -2,7 +2,7 @@
 
 A data thread that finds pages on disk hands the read over and goes on receiving, so that what is
 in memory is not kept waiting by what is not. The fetchers read, decrypt, decompress and reply.
-When they have nothing better to do they fetch what will probably be asked for next.
+While little waits they also fetch what will probably be asked for next.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Fetchers:
         self._repliers = [Replier(fd) for _ in range(FETCHERS)]
         self._threads = [
             threading.Thread(
-                target=self._run, args=(lane(), replier), name=f"vswap-fetch-{index}", daemon=True
+                target=self._run, args=(lane(), index), name=f"vswap-fetch-{index}", daemon=True
             )
-            for index, replier in enumerate(self._repliers)
+            for index in range(FETCHERS)
         ]
-        self.internal_errors = 0
+        self._internal_errors = [0] * FETCHERS  # each thread counts its own
 
     def start(self) -> None:
         """Begin."""
@@ -65,7 +65,7 @@ class Fetchers:
         self._work.put((unique, read))
 
     def fetch_ahead(self, gap: Gap) -> None:
-        """Have a unit ready, if there is nothing more urgent."""
+        """Have a unit ready, if little else waits."""
         if self._work.qsize() < _MOST_AHEAD:
             self._work.put(gap)
 
@@ -79,8 +79,17 @@ class Fetchers:
         """Replies that the kernel refused."""
         return sum(replier.failed for replier in self._repliers)
 
-    def _run(self, lane: FetchLane, replier: Replier) -> None:
-        self._prepare()
+    @property
+    def internal_errors(self) -> int:
+        """Requests that failed, and units that could not be had ahead, for a fault of ours."""
+        return sum(self._internal_errors)
+
+    def _run(self, lane: FetchLane, index: int) -> None:
+        replier = self._repliers[index]
+        try:
+            self._prepare()
+        except Exception:
+            _log.exception("a fetcher is not prepared for short memory")  # and works all the same
         while (work := self._work.get()) is not None:
             try:
                 if isinstance(work, Gap):
@@ -88,7 +97,7 @@ class Fetchers:
                 else:
                     self._finish(lane, replier, *work)
             except Exception:
-                self.internal_errors += 1
+                self._internal_errors[index] += 1
                 _log.exception("a page could not be fetched")
 
     @staticmethod

@@ -172,7 +172,7 @@ class Router:
     def _pass_on(self, request: Request, length: int) -> None:
         opcode = getattr(request, "opcode", 0)
         if opcode == abi.Opcode.INTERRUPT:
-            # Nothing here waits long enough to be interrupted; the kernel will not ask again.
+            # Nothing is given up half done; the kernel will not ask again.
             self._reply(replies.error(request.unique, errno.ENOSYS))
             return
         self._forwarded += 1

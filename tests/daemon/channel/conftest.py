@@ -7,13 +7,25 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
-from vswap.geometry import PAGE_SIZE, Geometry
-from vswap.store import Lane, Policy, Shape, State, Store, least_memory
+from vswap.geometry import PAGE_SIZE, SEGMENT_SHIFT, SEGMENT_SIZE, Geometry
+from vswap.store import (
+    Lane,
+    Parked,
+    Policy,
+    Selection,
+    Shape,
+    State,
+    Store,
+    least_memory,
+)
+from vswap.store.backing import MemoryBacking
+from vswap.store.entry import extent_of
 
 SECONDS = 10
 HEADER = struct.Struct("<IIQQIIIHH")
@@ -120,3 +132,84 @@ def small(request: pytest.FixtureRequest) -> Iterator[Small]:
     store = Store(state, Policy("stored", unit_pages=1, memory_limit=limit, reserve=0))
     yield Small(state, store, store.lane())
     state.close()
+
+
+class ScriptedBacking(MemoryBacking):
+    """A disk that hangs or fails in reading when the test says so. `reads` are what came."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.reads: list[tuple[int, int]] = []
+        self.error: Exception | None = None
+        self._entered = threading.Semaphore(0)
+        self._go = threading.Event()
+        self._go.set()
+
+    def hang(self) -> None:
+        """Reads do not end until `go`."""
+        self._entered = threading.Semaphore(0)
+        self._go.clear()
+
+    def go(self) -> None:
+        self._go.set()
+
+    def wait_entered(self, times: int = 1) -> None:
+        """Until so many more reads have begun."""
+        for _ in range(times):
+            assert self._entered.acquire(timeout=SECONDS)
+
+    def has_entered(self) -> bool:
+        """Whether one more has begun, which counts as waited for then."""
+        return self._entered.acquire(blocking=False)
+
+    def read(self, offset: int, into: memoryview) -> None:
+        self.reads.append((offset, len(into)))
+        self._entered.release()
+        if not self._go.wait(SECONDS):
+            raise OSError(errno.ETIMEDOUT, "nobody said go")
+        if self.error is not None:
+            raise self.error
+        super().read(offset, into)
+
+
+@dataclass
+class Backed:
+    """The small device with a disk."""
+
+    small: Small
+    disk: ScriptedBacking
+
+    @property
+    def store(self) -> Store:
+        return self.small.store
+
+    def fill(self, slot: int, pages: bytes) -> None:
+        """Write pages that then lie on disk."""
+        self.small.lane.write(slot * PAGE_SIZE, memoryview(pages))
+        end = slot + len(pages) // PAGE_SIZE
+        everything = Selection(huge=None, cold=None, slots=(slot, end))
+        assert self.store.backing.write_back(everything) == end - slot
+
+    def scatter(self, pages: bytes) -> None:
+        """Write pages that then lie on disk, none near another: no read brings two of them."""
+        for at in range(0, len(pages), PAGE_SIZE):
+            self.fill(at // PAGE_SIZE, pages[at : at + PAGE_SIZE])
+
+    def park(self, slot: int, count: int = 1) -> Parked:
+        """A read of pages of which some lie on disk."""
+        found = self.small.lane.look(slot * PAGE_SIZE, count * PAGE_SIZE)
+        assert isinstance(found, Parked)
+        return found
+
+    def damage(self, slot: int) -> None:
+        """Change one bit of the copy on disk; a second time, change it back."""
+        extent = extent_of(self.store._parts.table.get(slot))
+        self.disk.data[(extent.segment << SEGMENT_SHIFT) + extent.offset + 17] ^= 1
+
+
+@pytest.fixture
+def backed(small: Small) -> Iterator[Backed]:
+    disk = ScriptedBacking(24 * SEGMENT_SIZE)
+    small.store.backing.attach(disk)
+    yield Backed(small, disk)
+    disk.go()

@@ -17,7 +17,7 @@ import pytest
 
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.proto import Fallocate, Lseek, Open, Other, Read, Request, Write
-from vswap.store import Lane
+from vswap.store import Lane, Parked
 from vswap.store.entry import SEGMENT_MASK, SEGMENT_OFFSET_SHIFT
 from vswapd.channel import receive_buffer
 from vswapd.channel.router import Router
@@ -58,11 +58,14 @@ class Routed:
     passed_on: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.router = Router(self.kernel.fd, self.buffer, self.lane, self.forward)
+        self.router = Router(self.kernel.fd, self.buffer, self.lane, self.forward, self.answer)
 
     def forward(self, request: memoryview) -> bool:
         self.passed_on.append(bytes(request))
         return self.accepts
+
+    def answer(self, unique: int, read: Parked) -> None:
+        pytest.fail("nothing here is on disk")
 
     def take(self, raw: bytes) -> None:
         """Do with a request what a data thread does."""
@@ -96,10 +99,10 @@ class FailingLane:
 
     size = SIZE
 
-    def read(self, offset: int, size: int) -> list[bytes]:
+    def look(self, offset: int, size: int) -> list[bytes]:
         raise ZeroDivisionError
 
-    write = discard = seek = read
+    write = discard = seek = look
 
     def read_ahead(self) -> bool:
         raise ZeroDivisionError

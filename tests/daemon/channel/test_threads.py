@@ -17,7 +17,7 @@ import pytest
 
 from vswap.errors import RangeError
 from vswap.proto import Request
-from vswap.store import Lane
+from vswap.store import Lane, Parked
 from vswapd.channel.receiver import Receiver
 from vswapd.channel.router import Router
 from vswapd.channel.threads import DataThread, Turn
@@ -57,7 +57,7 @@ class SlowLane:
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     go: threading.Event = field(default_factory=threading.Event)
 
-    def read(self, offset: int, size: int) -> list[bytes]:
+    def look(self, offset: int, size: int) -> list[bytes]:
         if size >= LONG:
             self._wait()
         return [bytes(size)]
@@ -112,6 +112,10 @@ def nothing() -> None:
     pass
 
 
+def nobody(unique: int, read: Parked) -> None:
+    pytest.fail("nothing here is on disk")
+
+
 @contextmanager
 def prepared(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[Served]:
     """Two data threads that have not begun yet."""
@@ -122,7 +126,7 @@ def prepared(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[
     threads = []
     for index, buffer in enumerate(buffers):
         receiver = Receiver(kernel.fd, buffer, 0)
-        router = Router(kernel.fd, buffer, lane, lambda request: True)
+        router = Router(kernel.fd, buffer, lane, lambda request: True, nobody)
         on_end = lambda: ended.append(threading.current_thread().name)  # noqa: E731
         threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
     served = Served(kernel, slow, turn, buffers, threads, ended)
@@ -413,13 +417,13 @@ class Ahead:
     done: threading.Event = field(default_factory=threading.Event)
 
     def attach(self, monkeypatch: pytest.MonkeyPatch, lane: SlowLane) -> None:
-        read = lane.read
+        look = lane.look
 
         def noted(offset: int, size: int) -> list[bytes]:
             self.steps.append("read")
-            return read(offset, size)
+            return look(offset, size)
 
-        monkeypatch.setattr(lane, "read", noted)
+        monkeypatch.setattr(lane, "look", noted)
         monkeypatch.setattr(lane, "ahead", self.once)
 
     def once(self) -> bool:
