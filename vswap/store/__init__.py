@@ -6,10 +6,11 @@ from vswap.store.audit import Findings
 from vswap.store.cache import Presence
 from vswap.store.fetch import Gap, Parked
 from vswap.store.lane import Counters, FetchLane, Lane
+from vswap.store.policy import Policy, least_memory, segments_for
 from vswap.store.select import Selection
 from vswap.store.state import Shape, State
 from vswap.store.stats import StoreStatistics
-from vswap.store.store import Policy, Store, least_memory, segments_for
+from vswap.store.store import Store
 
 __all__ = [
     "Counters",

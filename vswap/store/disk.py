@@ -140,10 +140,12 @@ class Disk:
         Raises `OSError`.
         """
         extent = extent_of(entry)
-        sealed: memoryview | bytes | None = self.windows.find(extent, sequence)
-        if sealed is None:
-            sealed = self._read(extent, sequence, scratch)
-        return None if sealed is None else self.open(sequence, extent.offset, sealed)
+        sealed = self._read_ahead(extent, sequence)
+        unit = None if sealed is None else self.open(sequence, extent.offset, sealed)
+        if unit is None:  # also what was read wrong once: the disk may give it now
+            direct = self._read(extent, scratch)
+            unit = None if direct is None else self.open(sequence, extent.offset, direct)
+        return unit
 
     def unit_at_hand(self, entry: int, sequence: int) -> bytes | None:
         """As `unit`, if that takes no reading and no waiting; else None."""
@@ -156,33 +158,35 @@ class Disk:
         assert self._cipher is not None
         return self._cipher.open(sequence, offset, sealed)
 
-    def _read(
-        self, extent: Extent, sequence: int, scratch: memoryview
-    ) -> memoryview | bytes | None:
+    def _read_ahead(self, extent: Extent, sequence: int) -> bytes | None:
+        """The unit out of a window, one that is filled for it if units are read in order."""
+        sealed = self.windows.find(extent, sequence)
+        if sealed is not None:
+            return sealed
         start = extent.offset // BLOCK * BLOCK
-        end = _up_to_block(extent.offset + extent.size)
-        if end > SEGMENT_SIZE:
-            return None  # no unit is there: the entry is damaged
         size = min(WINDOW_SIZE, _up_to_block(self.log.used_of(extent.segment)) - start)
-        if size > end - start and self.windows.follows(extent, sequence):
-            self._read_ahead(extent, sequence, start, size)
-            sealed = self.windows.find(extent, sequence)
-            if sealed is not None:
-                return sealed
-        view = scratch[: end - start]
-        if not self.read(extent.segment, start, view):
+        if size < extent.size or not self.windows.follows(extent, sequence):
             return None
-        return view[extent.offset - start :][: extent.size]
-
-    def _read_ahead(self, extent: Extent, sequence: int, start: int, size: int) -> None:
-        """Fill a window, unless it is not worth it any more."""
         window = self.windows.begin(extent, sequence, start, size)
         if window is not None:
             filled = False
             try:
-                filled = self.read(extent.segment, start, window.memory[:size])
+                with suppress(OSError):  # it need not be this unit that cannot be read
+                    filled = self.read(extent.segment, start, window.memory[:size])
             finally:
                 self.windows.end(window, filled=filled)
+        return self.windows.find(extent, sequence)
+
+    def _read(self, extent: Extent, scratch: memoryview) -> memoryview | None:
+        """Just the blocks of the unit."""
+        start = extent.offset // BLOCK * BLOCK
+        end = _up_to_block(extent.offset + extent.size)
+        if end > SEGMENT_SIZE:
+            return None  # no unit is there: the entry is damaged
+        view = scratch[: end - start]
+        if not self.read(extent.segment, start, view):
+            return None
+        return view[extent.offset - start :][: extent.size]
 
     def read(self, segment: int, start: int, into: memoryview) -> bool:
         """Read blocks of a disk segment; False if there is no backing (any more)."""
@@ -220,13 +224,22 @@ class Disk:
         assert self._cipher is not None
         return self._cipher.seal(sequence, offset, plain)
 
+    def admit(self, size: int) -> bool:
+        """Whether so many bytes may be written now; they are charged to the day's budget then."""
+        if not self.takes_writes or self.rests or not self.budget.allows(size // BLOCK):
+            return False
+        self.budget.charge(size // BLOCK)  # before the note, and that before the write
+        try:
+            if self.budget.note_due():
+                self.budget.keep(self.require().save_note)
+        except OSError:
+            self.failed()
+            return False
+        return True
+
     def write(self, segment: int, data: memoryview) -> None:
-        """Write the first blocks of a disk segment. Raises `OSError`."""
-        backing = self.require()
-        self.budget.charge(len(data) // BLOCK)  # before the note, and that before the write
-        if self.budget.note_due():
-            self.budget.keep(backing.save_note)
-        backing.write(segment << SEGMENT_SHIFT, data)
+        """Write the first blocks of a disk segment, which were admitted. Raises `OSError`."""
+        self.require().write(segment << SEGMENT_SHIFT, data)
         with self._lock:
             self.writes += len(data) // BLOCK
         self._resting = 0.0

@@ -97,12 +97,17 @@ class Fetcher:
         decoder: Decoder,
         fetched: Fetched,
         look: Callable[[int, int], tuple[list[Bytes], list[Gap]]],
+        on_read: Callable[[Gap, bytes], None] = lambda _gap, _unit: None,
     ) -> None:
-        """`decoder` must be its own; `look` is `Reader.look`, of a reader of its own."""
+        """`decoder` must be its own; `look` is `Reader.look`, of a reader of its own.
+
+        `on_read` is told of each gap that was filled from the disk, and the unit as it is there.
+        """
         self._parts = parts
         self._decoder = decoder
         self._fetched = fetched
         self._look = look
+        self._on_read = on_read
         self._scratch: memoryview | None = None
 
     def finish(self, read: Parked) -> list[Bytes]:
@@ -123,10 +128,12 @@ class Fetcher:
         while True:
             error: Exception
             try:
-                pages = self.unit(gap.slot, gap.entry, gap.sequence)
+                pages, raw = self._unit(gap.slot, gap.entry, gap.sequence)
                 start = index_of(gap.entry) << PAGE_SHIFT
                 end = start + (gap.pages << PAGE_SHIFT)
                 if end <= len(pages):
+                    if raw is not None:
+                        self._on_read(gap, raw)
                     return memoryview(pages)[start:end]
                 error = CorruptError(f"slot {gap.slot}: its entry is not of the unit it names")
             except CorruptError as corrupt:
@@ -150,6 +157,11 @@ class Fetcher:
 
         Raises `CorruptError` if it is not there, `OSError` if that cannot be told.
         """
+        return self._unit(slot, entry, sequence)[0]
+
+    def _unit(self, slot: int, entry: int, sequence: int) -> tuple[Bytes, bytes | None]:
+        """As `unit`; and as it is on disk, if it was not at hand."""
+        raw = None
         pages = self._fetched.find(entry, sequence)
         if pages is None:
             raw = self.raw(entry, sequence)
@@ -159,7 +171,7 @@ class Fetcher:
             if len(pages) != extent_of(entry).pages << PAGE_SHIFT:
                 raise CorruptError(f"slot {slot}: its entry names a unit of another size")
             self._fetched.keep(entry, sequence, pages)
-        return pages
+        return pages, raw
 
     def raw(self, entry: int, sequence: int) -> bytes | None:
         """A unit as `Disk.unit` gives it."""

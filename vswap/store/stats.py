@@ -79,7 +79,8 @@ class StoreStatistics(UpkeepStatistics, BackingStatistics):
 
     Names that zram has (Documentation/admin-guide/blockdev/zram.rst) mean what they mean
     there: so `orig_data_size` counts pages on disk too, and `compr_data_size`, which includes unit
-    headers and padding, does not. `mem_used_total` is the kernel's
+    headers and padding, does not. `promoted_pages` have been read from the disk again, and are back
+    in memory. `mem_used_total` is the kernel's
     own count of the memory behind the state: segments (those kept ready included), table,
     zeromap, fill words and receive buffers. `dictionary_saving` is the
     share of bytes that a dictionary saved when it was tried out; with 0 `dictionary_bytes` it was
@@ -122,3 +123,4 @@ class StoreStatistics(UpkeepStatistics, BackingStatistics):
     invalid_io: int
     notify_free: int
     pool_limit_hit: int
+    promoted_pages: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from vswap.codec import codec
 from vswap.errors import UserError
 from vswap.geometry import (
     CLUSTER_SHIFT,
-    MAX_UNIT_PAGES,
     PAGE_SIZE,
-    SEGMENT_SHIFT,
     SEGMENT_SIZE,
-    Geometry,
 )
 from vswap.store.appender import Appender
 from vswap.store.audit import Findings, audit
@@ -28,16 +25,18 @@ from vswap.store.cache import FrontCache, Presence
 from vswap.store.cut import by_cluster
 from vswap.store.dictionary import Dictionary
 from vswap.store.disk import Disk
-from vswap.store.entry import IDLE, MAX_SEGMENTS
+from vswap.store.entry import IDLE
 from vswap.store.fetch import Fetched, Fetcher, Gap
 from vswap.store.lane import Counters, FetchLane, Lane
 from vswap.store.locks import ClusterLocks
-from vswap.store.log import KEPT, Log
+from vswap.store.log import Log
 from vswap.store.parts import Parts
+from vswap.store.policy import Policy, least_memory
+from vswap.store.promote import Promoter
 from vswap.store.reader import Reader
 from vswap.store.room import Room
 from vswap.store.select import Selection, in_cache, is_older
-from vswap.store.state import Shape, State
+from vswap.store.state import State
 from vswap.store.stats import StoreStatistics
 from vswap.store.table import SwapTable
 from vswap.store.upkeep import Upkeep
@@ -45,54 +44,10 @@ from vswap.store.words import FillWords
 from vswap.store.writer import Writer
 from vswap.store.zeromap import Zeromap
 
-__all__ = ["Policy", "Store", "least_memory", "segments_for"]
-
-L = TypeVar("L", Lane, FetchLane)
+__all__ = ["Store"]
 
 _NOTE_SECONDS = 0.01
 """How long after one look at the memory in use the next is worth its system calls."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a store compresses and what it may use.
-
-    `codec` is a name in `CODECS`, for what is written; `unit_pages` the most pages compressed
-    together then, a power of two up to 16; `memory_limit` bounds the memory behind the state,
-    in bytes (None: only by the device's size); `reserve` is how many segments are kept ready.
-    `loaded_first`: pages that were read are the first to be moved down.
-    docs/codecs.md has the measurements behind the defaults.
-    """
-
-    codec: str = "zstd-fast"
-    unit_pages: int = 4
-    memory_limit: int | None = None
-    reserve: int = 4
-    loaded_first: bool = True
-
-    def __post_init__(self) -> None:
-        """Units must be aligned powers of two for writes to be cut at folio boundaries."""
-        assert self.unit_pages in (1, 2, 4, 8, 16)
-        assert self.unit_pages <= MAX_UNIT_PAGES
-
-
-def segments_for(geometry: Geometry, lanes: int) -> int:
-    """How many segments the log of a device needs address space for.
-
-    Dead space goes only when all of a segment is dead, so pages overwritten in random order
-    want more room than the device's size; memory is only taken for what is in use. The
-    largest devices get as much as entries can name.
-    """
-    return min(2 * (geometry.size >> SEGMENT_SHIFT) + 2 * lanes + 16, MAX_SEGMENTS)
-
-
-def least_memory(shape: Shape) -> int:
-    """The least memory limit, in bytes, that a device of this shape can work with.
-
-    All that is not segments, and for each lane two of these, one for the cleaner to fill and
-    those that it keeps.
-    """
-    return shape.overhead() + (2 * shape.buffers + 1 + KEPT) * SEGMENT_SIZE
 
 
 class Store:
@@ -121,7 +76,8 @@ class Store:
             disk=Disk(state.backing),
         )
         self._fetched = Fetched()
-        self._lanes: list[Lane | FetchLane] = []
+        self._lanes: list[Lane] = []
+        self._fetch_lanes: list[FetchLane] = []
         self._lanes_lock = threading.Lock()
         self._memory_used_max = 0
         self._memory_noted = 0.0
@@ -132,6 +88,7 @@ class Store:
             policy.loaded_first,
         )
         self.backing = BackingDesk(self._parts, self._upkeep)
+        self._promoter = Promoter(self._parts, self._upkeep.jobs, self._upkeep.lock)
         self._room = Room(self._log, self._upkeep.reclaim, self._upkeep.retry)
         self.set_memory_limit(policy.memory_limit)
 
@@ -152,7 +109,7 @@ class Store:
         own = codec(self._policy.codec, unit_pages * PAGE_SIZE)
         decoder = parts.decoder()
         reader = Reader(parts, decoder, self._fetched, fetch_ahead)
-        fetcher = Fetcher(parts, decoder, self._fetched, reader.look)
+        fetcher = Fetcher(parts, decoder, self._fetched, reader.look, self._promoter.read)
         appender = Appender(self._log, parts.memory, partial(self._room.take, begin))
         appender.ensure(1)
         prepare = partial(self._room.prepare, begin)
@@ -162,20 +119,19 @@ class Store:
             fetcher.fill(gap)
 
         writer = Writer(parts, reader, appender, own, unit_pages, prepare, between, fetch)
-        return self._add(Lane(parts, reader, writer, fetcher))
+        lane = Lane(parts, reader, writer, fetcher)
+        with self._lanes_lock:
+            self._lanes.append(lane)
+        return lane
 
     def fetch_lane(self) -> FetchLane:
         """A new one, for reads that `Lane.look` has parked."""
-        return self._add(FetchLane(self._fetcher()))
-
-    def _fetcher(self) -> Fetcher:
         parts, decoder = self._parts, self._parts.decoder()
         reader = Reader(parts, decoder, self._fetched)
-        return Fetcher(parts, decoder, self._fetched, reader.look)
-
-    def _add(self, lane: L) -> L:
+        fetcher = Fetcher(parts, decoder, self._fetched, reader.look, self._promoter.read)
+        lane = FetchLane(fetcher)
         with self._lanes_lock:
-            self._lanes.append(lane)
+            self._fetch_lanes.append(lane)
         return lane
 
     def close(self) -> None:
@@ -275,7 +231,9 @@ class Store:
 
     def check(self) -> Findings:
         """Compare everything the store derives with what is really there. See `audit`."""
-        return audit(self._parts, self._fetcher())
+        parts, decoder = self._parts, self._parts.decoder()
+        reader = Reader(parts, decoder, self._fetched)
+        return audit(parts, Fetcher(parts, decoder, self._fetched, reader.look))
 
     def _requests(self) -> int:
         with self._lanes_lock:
@@ -292,8 +250,8 @@ class Store:
         parts, state = self._parts, self._state
         log, backing = self._log.statistics(), self.backing.statistics()
         with self._lanes_lock:
-            lanes = tuple(self._lanes)
-        done = {
+            lanes: list[Lane | FetchLane] = [*self._lanes, *self._fetch_lanes]
+        done: dict[str, Any] = {
             field.name: sum(getattr(lane.counters, field.name) for lane in lanes)
             for field in fields(Counters)
         }
@@ -325,5 +283,6 @@ class Store:
             dictionary_saving=parts.dictionary.saving or 0.0,
             **asdict(self._upkeep.statistics()),
             **asdict(backing),
+            promoted_pages=self._promoter.pages,
             **done,
         )

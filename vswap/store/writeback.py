@@ -20,7 +20,7 @@ from itertools import groupby
 import numpy as np
 
 from vswap.codec import STORED
-from vswap.errors import CorruptError
+from vswap.errors import CorruptError, FullError
 from vswap.geometry import CLUSTER_SHIFT, SEGMENT_SIZE
 from vswap.store.batch import Batch
 from vswap.store.cleaner import Cleaner
@@ -157,7 +157,7 @@ class WriteBack:
         If the disk does not take it they stay where they are. Raises `FullError` if no more
         than `kept` disk segments are free.
         """
-        if not self._batch or not self._parts.disk.takes_writes:
+        if not self._batch:
             return 0
         segment = self._write(kept)
         if segment is None:
@@ -179,13 +179,20 @@ class WriteBack:
     def _write(self, kept: int) -> int | None:
         """The disk segment that holds the batch now, or None."""
         disk, data = self._parts.disk, self._batch.blocks()
-        for _ in range(_TRIES):
-            segment = disk.log.take(kept)
+        tried = 0
+        while tried < _TRIES and disk.admit(len(data)):
+            try:
+                segment = disk.log.take(kept)
+            except FullError:
+                if not tried:
+                    raise
+                break
+            tried += 1
             try:
                 disk.write(segment, data)
+                return segment
             except OSError:
                 disk.log.put_back(segment, bad=True)
-            else:
-                return segment
-        disk.failed()
+        if tried:
+            disk.failed()
         return None

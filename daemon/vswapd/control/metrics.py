@@ -64,6 +64,10 @@ _COUNTERS = {
     "protocol_errors": ("protocol_errors", "Messages that were no requests"),
     "worker_restarts": ("worker_restarts", "Times the worker was replaced"),
     "writeback_pages": ("writeback_pages", "Pages written to the backing"),
+    "promoted_pages": (
+        "promoted_pages",
+        "Pages brought back to memory because they were read again",
+    ),
     "backing_segments_cleaned": (
         "backing_segments_cleaned",
         "Segments of the backing whose dead space was won back",
