@@ -16,12 +16,13 @@ from fractions import Fraction
 from pathlib import PurePath
 
 from vswap.errors import UserError
-from vswap.geometry import PAGE_SIZE, Geometry
+from vswap.geometry import PAGE_SIZE, SEGMENT_SHIFT, Geometry
 
 __all__ = [
     "CODECS",
     "UNIT_PAGES",
     "Settings",
+    "check_backing_size",
     "device_name",
     "least_memory_limit",
     "parse_size",
@@ -211,6 +212,22 @@ def least_memory_limit(settings: Settings) -> int:
     geometry, threads = Geometry(settings.size), settings.threads
     buffer_size = PAGE_SIZE + MAX_WRITE  # channel.BUFFER_SIZE, which commands do not import
     return least_memory(Shape(geometry, segments_for(geometry, threads), threads, buffer_size))
+
+
+def check_backing_size(size: int, device_size: int, what: str = "size") -> None:
+    """Raise `UserError` if a backing has more bytes than a device of `device_size` can use.
+
+    `what` names the setting in the error.
+    """
+    from vswap.store import Shape  # noqa: PLC0415  # as above
+
+    shape = Shape(Geometry(device_size), segments=0, buffers=0, buffer_size=0)
+    most = shape.backing_segments << SEGMENT_SHIFT
+    if size > most:
+        raise UserError(
+            f"{what} must be at most {most >> 20}M, which is all that this device could use, not "
+            f"{size} bytes"
+        )
 
 
 def _check_backing(settings: Settings) -> None:

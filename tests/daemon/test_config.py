@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vswap.errors import UserError
-from vswap.geometry import Geometry
+from vswap.geometry import MAX_DEVICE_SIZE, SEGMENT_SIZE, Geometry
 from vswap.store import Shape, least_memory, segments_for
 from vswap.store.budget import MAX_LIMIT
 from vswapd import channel
@@ -19,6 +19,7 @@ from vswapd.config import (
     CODECS,
     MAX_WRITEBACK_LIMIT,
     Settings,
+    check_backing_size,
     device_name,
     least_memory_limit,
     parse_size,
@@ -211,6 +212,20 @@ def test_the_least_memory_limit_is_the_store_s(size: int, threads: int) -> None:
         Settings(**{**GOOD, **change, "memory_limit": least - 1})
     named = str(caught.value).split()[5]
     Settings(**{**GOOD, **change, "memory_limit": parse_size(named)})
+
+
+@pytest.mark.parametrize("size", [4096, 3 << 20, 1 << 30, MAX_DEVICE_SIZE])
+def test_a_backing_has_at_most_what_the_store_can_use(size: int) -> None:
+    """With a shape as the worker's."""
+    shape = Shape(Geometry(size), segments_for(Geometry(size), 4), 4, channel.BUFFER_SIZE)
+    most = shape.backing_segments * SEGMENT_SIZE
+    assert most >= size, "room for what has no other size"
+    check_backing_size(most, size)
+    with pytest.raises(UserError) as caught:
+        check_backing_size(most + 1, size, "backing-size")
+    words = str(caught.value).split()
+    assert (words[0], words[-2:]) == ("backing-size", [str(most + 1), "bytes"])
+    check_backing_size(parse_size(words[5].rstrip(",")), size)
 
 
 @given(

@@ -37,9 +37,9 @@ _SEGMENT_BLOCKS = SEGMENT_SIZE // BLOCK
 class Disk:
     """A store's backing, or the place for one."""
 
-    def __init__(self, region: Region) -> None:
-        """`region` is for `DiskLog`, and holds the key."""
-        self.log = DiskLog(region)
+    def __init__(self, region: Region, most: int | None = None) -> None:
+        """`region` and `most` are for `DiskLog`; the region holds the key."""
+        self.log = DiskLog(region, most)
         self.budget = Budget()
         self.windows = Windows()
         self._cipher: Cipher | None = None

@@ -81,10 +81,10 @@ class Full:
 class DiskLog:
     """Disk segments' places and live counts. Holds no data, and does no I/O."""
 
-    def __init__(self, region: Region) -> None:
-        """`region` must hold `region_size(n)` bytes; there can be n disk segments then."""
+    def __init__(self, region: Region, most: int | None = None) -> None:
+        """For `most` disk segments, which `region` must have room for; None: for as many as it has."""
         self._memory = region.view
-        self.most = (region.size - PAGE_SIZE) // _COUNTER.size
+        self.most = (region.size - PAGE_SIZE) // _COUNTER.size if most is None else most
         """How many disk segments there can be at most."""
         self.sequence = np.frombuffer(region.view, np.uint64, self.most, PAGE_SIZE)
         self._sequence = self.sequence.data

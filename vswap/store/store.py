@@ -73,7 +73,7 @@ class Store:
             dictionary=Dictionary(state.dictionary),
             cache=FrontCache(table),
             log=self._log,
-            disk=Disk(state.backing),
+            disk=Disk(state.backing, state.shape.backing_segments),
         )
         self._fetched = Fetched()
         self._lanes: list[Lane] = []

@@ -14,7 +14,7 @@ from vswapd.cli.backing_file import absolute, check_backing, is_missing, make_mi
 from vswapd.cli.drain import take_away
 from vswapd.cli.interrupt import StoppedError, Undo, interrupts
 from vswapd.cli.status import read_stats
-from vswapd.config import parse_size
+from vswapd.config import check_backing_size, parse_size
 from vswapd.mounts import Device, find_device
 from vswapd.tell import write_ctl
 
@@ -62,7 +62,7 @@ def attach(file: str, size: str | None, device: str | None) -> None:
     path = _tellable(absolute(file))
     room = None if size is None else parse_size(size)
     chosen = find_device(device)
-    _check_none(chosen)
+    _check_device(chosen, room)
     if room is None and is_missing(path):
         raise UserError(f"{path} does not exist; --size SIZE makes it")
     if room is not None:
@@ -120,11 +120,16 @@ def _ask(device: Device, command: str) -> str:
     return write_ctl(device, command, lambda: read_stats(device))
 
 
-def _check_none(device: Device) -> None:
-    """Raise `UserError` if the device has a backing: before a file is made in vain."""
+def _check_device(device: Device, room: int | None) -> None:
+    """Before a file is made in vain.
+
+    Raises `UserError` if the device has a backing, or cannot use one with room for so many bytes.
+    """
     stats = read_stats(device)
     if stats.get("backing_state", "none") != "none":
         raise UserError(f"{stats.get('backing')} is attached already; detach it first")
+    if room is not None and isinstance(size := stats.get("size"), int):
+        check_backing_size(room, size)
 
 
 def _tellable(path: str) -> str:
@@ -133,11 +138,8 @@ def _tellable(path: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         raise UserError(f"{path!r} is not UTF-8; rename it, or give it to `vswap up`") from None
-    if " ".join(path.split()) != path:
-        raise UserError(
-            f"{path!r} has other white space than single spaces, which no command can hold; rename "
-            "it, or give it to `vswap up`"
-        )
+    if "\n" in path:
+        raise UserError(f"{path!r} has a line break; rename it, or give it to `vswap up`")
     return path
 
 

@@ -11,7 +11,14 @@ from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
 from vswapd.cli.backing_file import absolute
 from vswapd.cli.place import DEFAULT_MOUNT
-from vswapd.config import CODECS, UNIT_PAGES, Settings, device_name, parse_size
+from vswapd.config import (
+    CODECS,
+    UNIT_PAGES,
+    Settings,
+    check_backing_size,
+    device_name,
+    parse_size,
+)
 from vswapd.mounts import resolve
 
 __all__ = ["StoreOptions", "backing_room", "make_settings", "store_options"]
@@ -134,10 +141,13 @@ def make_settings(
     )
 
 
-def backing_room(options: StoreOptions) -> int | None:
+def backing_room(options: StoreOptions, device_size: int) -> int | None:
     """Bytes that the backing file is to have room for, if that was said. Raises `UserError`."""
-    size = options["backing_size"]
-    return None if size is None else parse_size(size, "backing-size")
+    if options["backing_size"] is None:
+        return None
+    size = parse_size(options["backing_size"], "backing-size")
+    check_backing_size(size, device_size, "backing-size")
+    return size
 
 
 def _units(limit: str | None) -> int | None:

@@ -32,7 +32,7 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
     check_fuse()
     check_mount(settings)
     if settings.backing is not None:
-        room = backing_room(options)
+        room = backing_room(options, settings.size)
         check_backing(settings.backing, room)
         _make_missing(settings.backing, room or settings.size)
     command = worker_command(settings)

@@ -65,7 +65,7 @@ def up(
     every step before it is undone.
     """
     settings = make_settings(mount, options)
-    room = backing_room(options)
+    room = backing_room(options, settings.size)
     _check(settings, room, swapon=not no_swapon)
     log = daemon.log_path(settings.name)
     with interrupts() as signals, ExitStack() as held:

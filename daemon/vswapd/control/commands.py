@@ -1,21 +1,22 @@
 """The commands that `ctl` takes: what is written is parsed first, and then done to the store.
 
-zram's words mean what they mean there (Documentation/admin-guide/blockdev/zram.rst).
+zram's words mean what they mean there (Documentation/admin-guide/blockdev/zram.rst). Those of a
+backing are in vswapd/control/backing_commands.py.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
 from vswap.store import Selection, Store
 from vswapd.config import parse_size
+from vswapd.control.backing_commands import backing_commands_of
 from vswapd.control.ctl import Command, FoundError
+from vswapd.control.words import by_words, counted, exactly, number, parse_nothing
 from vswapd.usage import COMMANDS, usage
 
 __all__ = [
@@ -27,25 +28,24 @@ __all__ = [
     "parse_recompress",
 ]
 
-_NUMBER = re.compile(r"[0-9]{1,18}")  # what fits in 64 bits, and in a float's exponent
 
-T = TypeVar("T")
+def commands_of(
+    store: Store, attach: Callable[[str], None], stir: Callable[[], None]
+) -> dict[str, Command]:
+    """The commands by their names, for one store.
 
-
-def commands_of(store: Store) -> dict[str, Command]:
-    """The commands by their names, for one store."""
-
-    def command(parse: Callable[[list[str]], T], do: Callable[[Store, T], str]) -> Command:
-        return lambda words: partial(do, store, parse(words))
-
+    `attach` opens the file at an absolute path and attaches it; it raises `UserError`. `stir` is
+    called when the background has something to do at once. Both are called from any thread.
+    """
     return {
-        "memory_limit": command(parse_limit, _set_limit),
-        "compact": command(_parse_nothing, _compact),
-        "recompress": command(parse_recompress, _recompress),
-        "idle": command(parse_idle, _mark_idle),
-        "presence": command(parse_presence, _presence),
-        "check": command(_parse_nothing, _check),
-        "help": command(_parse_nothing, _help),
+        "memory_limit": by_words(store, parse_limit, partial(_set_limit, stir)),
+        "compact": by_words(store, parse_nothing, _compact),
+        "recompress": by_words(store, parse_recompress, _recompress),
+        "idle": by_words(store, parse_idle, _mark_idle),
+        "presence": by_words(store, parse_presence, _presence),
+        **backing_commands_of(store, attach, stir),
+        "check": by_words(store, parse_nothing, _check),
+        "help": by_words(store, parse_nothing, _help),
     }
 
 
@@ -60,27 +60,22 @@ class Recompression:
     max_pages: int | None
 
 
-def _parse_nothing(words: list[str]) -> None:
-    if words:
-        raise UserError(f"unexpected {words[0]!r}; the command takes no arguments")
-
-
 def parse_limit(words: list[str]) -> int | None:
     """`memory_limit`'s: bytes, None for no limit."""
-    (word,) = _exactly(1, words, "memory_limit")
+    (word,) = exactly(1, words, "memory_limit")
     return None if word in ("0", "none") else parse_size(word, "memory_limit")
 
 
 def parse_idle(words: list[str]) -> int:
     """`idle`'s: seconds."""
-    (word,) = _exactly(1, words, "idle")
-    return 0 if word == "all" else _number(word, "SECONDS")
+    (word,) = exactly(1, words, "idle")
+    return 0 if word == "all" else number(word, "SECONDS")
 
 
 def parse_presence(words: list[str]) -> tuple[int, int]:
     """`presence`'s: the first slot and how many."""
-    start, count = _exactly(2, words, "presence")
-    return _number(start, "START"), _number(count, "N")
+    start, count = exactly(2, words, "presence")
+    return number(start, "START"), number(count, "N")
 
 
 def parse_recompress(words: list[str]) -> Recompression:
@@ -89,10 +84,10 @@ def parse_recompress(words: list[str]) -> Recompression:
     kind = given.get("type")
     if kind is not None and kind not in _TYPES:
         raise UserError(f"type must be one of {', '.join(_TYPES)}, not {kind!r}")
-    threshold = _number(given.get("threshold", "0"), "threshold")
+    threshold = number(given.get("threshold", "0"), "threshold")
     if threshold > PAGE_SIZE:
         raise UserError(f"threshold must be at most a page's {PAGE_SIZE} bytes, not {threshold}")
-    max_pages = _number(given["max_pages"], "max_pages") if "max_pages" in given else None
+    max_pages = number(given["max_pages"], "max_pages") if "max_pages" in given else None
     if max_pages == 0:
         raise UserError("max_pages must be more than zero; leave it out for no limit")
     huge, idle = _TYPES[kind] if kind else (False, False)
@@ -118,24 +113,12 @@ def _parameters(words: list[str]) -> dict[str, str]:
     return given
 
 
-def _exactly(count: int, words: list[str], name: str) -> list[str]:
-    if len(words) != count:
-        shown = repr(" ".join(words)) if words else "nothing"
-        raise UserError(f"{name} takes {COMMANDS[name][0]}, not {shown}")
-    return words
-
-
-def _number(word: str, what: str) -> int:
-    if not _NUMBER.fullmatch(word):
-        raise UserError(f"{what} must be a whole number, not {word!r}")
-    return int(word)
-
-
 # --- Doing: in a worker thread, for as long as it takes -------------------------------------
 
 
-def _set_limit(store: Store, limit: int | None) -> str:
+def _set_limit(stir: Callable[[], None], store: Store, limit: int | None) -> str:
     store.set_memory_limit(limit)
+    stir()
     return "no memory limit" if limit is None else f"memory limit {limit} bytes"
 
 
@@ -144,15 +127,15 @@ def _compact(store: Store, _nothing: None) -> str:
     cleaned = store.compact()
     # Writes that come meanwhile may take more than is won.
     won = max(0, before - store.statistics().segment_bytes)
-    return f"{_count(cleaned, 'segment')} cleaned, {won} bytes won back"
+    return f"{counted(cleaned, 'segment')} cleaned, {won} bytes won back"
 
 
 def _recompress(store: Store, what: Recompression) -> str:
-    return f"{_count(store.recompress(what.selection, what.max_pages), 'page')} recompressed"
+    return f"{counted(store.recompress(what.selection, what.max_pages), 'page')} recompressed"
 
 
 def _mark_idle(store: Store, age: int) -> str:
-    return f"{_count(store.mark_idle(age), 'page')} marked idle"
+    return f"{counted(store.mark_idle(age), 'page')} marked idle"
 
 
 def _presence(store: Store, where: tuple[int, int]) -> str:
@@ -165,14 +148,10 @@ def _check(store: Store, _nothing: None) -> str:
     if found.problems:
         raise FoundError("\n".join((f"PROBLEMS: {len(found.problems)}", *found.problems)))
     return (
-        f"ok: {_count(found.pages, 'page')} in {_count(found.units, 'unit')}; "
+        f"ok: {counted(found.pages, 'page')} in {counted(found.units, 'unit')}; "
         f"stopped for {found.stopped * 1000:.1f} ms"
     )
 
 
 def _help(_store: Store, _nothing: None) -> str:
     return "\n".join(f"{command}: {about}" for command, about in usage())
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

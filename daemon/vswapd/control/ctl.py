@@ -17,7 +17,7 @@ import trio
 from vswap.errors import RequestError, UserError, VswapError
 from vswapd.background import in_background
 
-__all__ = ["Action", "Command", "Control", "FoundError", "Result"]
+__all__ = ["Action", "Command", "Control", "FoundError", "Result", "cut"]
 
 Action = Callable[[], str]
 """Does a command, from any thread; answers what reading `ctl` shall give.
@@ -25,8 +25,11 @@ Action = Callable[[], str]
 Raises `UserError`, `FoundError`, and what the store may raise for want of memory.
 """
 
-Command = Callable[[list[str]], Action]
-"""Takes a command's arguments and answers what to do. Raises `UserError`."""
+Command = Callable[[str], Action]
+"""Takes what follows a command's name, as it was written, and answers what to do.
+
+Raises `UserError`. Most commands take words of it (vswapd/control/words.py).
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -71,13 +74,19 @@ class Control:
         return result
 
     def _parse(self, line: str) -> Action:
-        words = line.split()
-        if not words:
+        name, rest = cut(line.removesuffix("\n"))
+        if not name:
             raise UserError("no command; try: help")
-        command = self._commands.get(words[0])
+        command = self._commands.get(name)
         if command is None:
-            raise UserError(f"unknown command {words[0]!r}; try: help")
-        return command(words[1:])
+            raise UserError(f"unknown command {name!r}; try: help")
+        return command(rest)
+
+
+def cut(line: str) -> tuple[str, str]:
+    """Its first word, and from the next one on all the rest as it is. Empty what is not there."""
+    name, rest, *_ = (*line.split(maxsplit=1), "", "")
+    return name, rest
 
 
 def _failed(error: Exception, line: str) -> Result:

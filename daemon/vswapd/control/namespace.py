@@ -165,7 +165,10 @@ class Namespace(pyfuse3.Operations):
         data.f_bsize = data.f_frsize = _PAGE
         data.f_blocks = self._size // _PAGE
         with _faults_are_eio("statfs"):
-            data.f_bfree = data.f_bavail = data.f_blocks - self._report().store.stored_pages
+            now = self._report().store
+            used = now.stored_pages + now.backing_pages
+            # A page that moves meanwhile may be counted in both places.
+            data.f_bfree = data.f_bavail = max(0, data.f_blocks - used)
         data.f_files = len(self._names)
         data.f_namemax = 255
         return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -13,24 +12,24 @@ import trio.testing
 
 from vswap.errors import FullError, UserError
 from vswapd.control import Control
-from vswapd.control.ctl import Action, FoundError, Result
+from vswapd.control.ctl import Action, Command, FoundError, Result
 
 SECONDS = 10
 
 
-def echo(words: list[str]) -> Action:
-    return lambda: " ".join(words)
+def echo(rest: str) -> Action:
+    return lambda: rest
 
 
-def refuse(words: list[str]) -> Action:
-    raise UserError(f"cannot do {' and '.join(words)}")
+def refuse(rest: str) -> Action:
+    raise UserError(f"cannot do {rest}")
 
 
-def failing(error: Exception) -> Callable[[list[str]], Action]:
+def failing(error: Exception) -> Command:
     def act() -> str:
         raise error
 
-    return lambda _words: act
+    return lambda _rest: act
 
 
 COMMANDS = {
@@ -61,15 +60,29 @@ def test_a_command_s_answer_is_the_result(control: Control) -> None:
     assert run(control, "echo some words\n") == control.last == Result("some words\n")
 
 
-@pytest.mark.parametrize("line", ["echo a b", "echo a b\n", "  echo\ta   b \n", "echo a b\r\n"])
-def test_a_line_is_words_between_blanks(line: str, control: Control) -> None:
-    assert run(control, line).text == "a b\n"
+@pytest.mark.parametrize(
+    ("line", "rest"),
+    [
+        ("echo", ""),
+        ("echo  \n", ""),
+        ("echo a b", "a b"),
+        ("echo a b\n", "a b"),
+        ("  echo\ta   b \n", "a   b "),
+        ("echo a b\r\n", "a b\r"),
+        ("echo a\nb\n", "a\nb"),
+        ("echo a\n\n", "a\n"),
+    ],
+)
+def test_a_command_gets_the_rest_of_the_line_as_it_is(
+    line: str, rest: str, control: Control
+) -> None:
+    assert run(control, line).text == rest + "\n"
 
 
 @pytest.mark.parametrize(
     ("line", "text", "code"),
     [
-        ("refuse this that", "error: cannot do this and that\n", errno.EINVAL),
+        ("refuse this that", "error: cannot do this that\n", errno.EINVAL),
         ("refuse_later", "error: too small\n", errno.EINVAL),
         ("format c:", "error: unknown command 'format'; try: help\n", errno.EINVAL),
         ("", "error: no command; try: help\n", errno.EINVAL),
@@ -89,10 +102,10 @@ def test_what_fails_has_a_reason_and_an_errno(
 
 
 @pytest.mark.parametrize(
-    "command", [failing(ZeroDivisionError()), failing(MemoryError()), lambda words: 1 // 0]
+    "command", [failing(ZeroDivisionError()), failing(MemoryError()), lambda _rest: 1 // 0]
 )
 def test_a_fault_of_ours_is_a_result_too(
-    command: Callable[[list[str]], Action], caplog: pytest.LogCaptureFixture
+    command: Command, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = run(Control({"fail": command}), "fail\n")
     assert result.code == errno.EIO
@@ -124,8 +137,8 @@ class Steered:
         self.may_end = threading.Event()
         self.running = self.most = 0
 
-    def __call__(self, words: list[str]) -> Action:
-        return lambda: self._act(words[0])
+    def __call__(self, rest: str) -> Action:
+        return lambda: self._act(rest)
 
     def _act(self, answer: str) -> str:
         self.running += 1

@@ -36,22 +36,22 @@ def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     return trio.run(only)
 
 
-def echo(words: list[str]) -> Action:
-    return lambda: " ".join(words)
+def echo(rest: str) -> Action:
+    return lambda: rest
 
 
-def refuse(words: list[str]) -> Action:
+def refuse(rest: str) -> Action:
     raise UserError("no")
 
 
-def find(words: list[str]) -> Action:
+def find(rest: str) -> Action:
     def act() -> str:
         raise FoundError("\n".join(["PROBLEMS: 1000", *(f"problem {n}" for n in range(1000))]))
 
     return act
 
 
-def fail(words: list[str]) -> Action:
+def fail(rest: str) -> Action:
     raise ZeroDivisionError("a fault of ours")
 
 
@@ -197,7 +197,14 @@ def test_reading_an_unknown_handle_is_an_errno(namespace: Namespace) -> None:
 def test_statfs_counts_pages(namespace: Namespace, report: Report) -> None:
     data = run(namespace.statfs(CTX))
     assert (data.f_bsize, data.f_frsize, data.f_blocks) == (4096, 4096, SIZE // 4096)
-    assert data.f_bfree == data.f_bavail == SIZE // 4096 - report.store.stored_pages
+    used = report.store.stored_pages + report.store.backing_pages
+    assert data.f_bfree == data.f_bavail == SIZE // 4096 - used
+
+
+def test_pages_on_the_move_are_no_more_than_all(namespace: Namespace, device: Changing) -> None:
+    full = replace(device.report.store, stored_pages=SIZE // 4096, backing_pages=1)
+    device.report = replace(device.report, store=full)
+    assert run(namespace.statfs(CTX)).f_bfree == 0
 
 
 # --- ctl -------------------------------------------------------------------------------
@@ -302,7 +309,7 @@ def test_writing_to_an_unknown_handle_is_an_errno(namespace: Namespace) -> None:
 def test_a_result_may_hold_anything(namespace: Namespace) -> None:
     """A path that is no UTF-8, say, in a message of the system's."""
     handle = open_(namespace, "ctl", os.O_RDWR)
-    namespace._control._commands = {"odd": lambda _words: lambda: "odd \udcff"}
+    namespace._control._commands = {"odd": lambda _rest: lambda: "odd \udcff"}
     run(namespace.write(handle, 0, b"odd"))
     assert read(namespace, handle) == b"odd ?\n"
 
