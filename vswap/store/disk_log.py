@@ -82,7 +82,7 @@ class DiskLog:
     """Disk segments' places and live counts. Holds no data, and does no I/O."""
 
     def __init__(self, region: Region, most: int | None = None) -> None:
-        """For `most` disk segments, which `region` must have room for; None: for as many as it has."""
+        """For `most` disk segments, or for as many as `region` has room for."""
         self._memory = region.view
         self.most = (region.size - PAGE_SIZE) // _COUNTER.size if most is None else most
         """How many disk segments there can be at most."""
