@@ -1,13 +1,14 @@
 """A batch: the units that are to fill one disk segment, encrypted, in memory until it is written.
 
-On disk a unit is what it is in memory, header and payload, padded to a multiple of 4 times its
-page count, the tag included, and begins at a multiple of 64 bytes. So its entry tells what to
-read before anything of it is known (vswap/store/entry.py).
+On disk a unit is what it is in memory, header and payload, padded to a multiple of 64 bytes and of
+4 times its page count, the tag included. So its entry tells what to read before anything of it is
+known (vswap/store/entry.py), and there is nothing between one unit and the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import lcm
 from typing import NamedTuple
 
 from vswap.codec import Bytes
@@ -43,7 +44,7 @@ class Placed(NamedTuple):
 
 def sealed_size(length: int, pages: int) -> int:
     """Bytes that a unit of `pages` takes on disk, header and payload being `length` bytes."""
-    step = ALIGNMENT * pages
+    step = lcm(BACKING_ALIGNMENT, ALIGNMENT * pages)
     return -(-(length + TAG_SIZE) // step) * step
 
 
@@ -84,7 +85,7 @@ class Batch:
         assert self._memory is not None
         pages = len(entries)
         size = sealed_size(len(unit), pages)
-        offset = -(-self._used // BACKING_ALIGNMENT) * BACKING_ALIGNMENT
+        offset = self._used
         if offset + size > SEGMENT_SIZE:
             return False
         if not self._placed:

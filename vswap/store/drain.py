@@ -56,7 +56,9 @@ class Drain:
         with self._parts.locks[unit.slot >> CLUSTER_SHIFT]:
             current = self._parts.table.entries(unit.slot, len(unit.entries))
             entries = [
-                now if same_page(now, was) else EMPTY
+                now
+                if same_page(now, was) and self._parts.sequence_of(now) == unit.sequence
+                else EMPTY
                 for now, was in zip(current, unit.entries, strict=True)
             ]
             if not any(entries):

@@ -21,7 +21,7 @@ from vswap.store.mover import Mover
 from vswap.store.parts import Parts
 from vswap.store.plan import Victim
 from vswap.store.relocate import Relocator
-from vswap.store.restack import Restack, few_are_free, sparsest
+from vswap.store.restack import Restack
 from vswap.store.select import Selection
 from vswap.store.spill import Spill
 from vswap.store.stats import UpkeepStatistics
@@ -120,11 +120,9 @@ class Jobs:
 
         If disk segments have become few and much of them is dead, those are cleaned first.
         """
-        log = self._disk.log
-        if self._disk.may_write() and log.room() and few_are_free(log):
-            sparse = sparsest(log)
-            if sparse is not None:
-                return Job(self.restack.empty(sparse))
+        sparse = self.restack.choose(now) if self._disk.may_write() else None
+        if sparse is not None:
+            return Job(self.restack.empty(sparse))
         victims = self._spill.choose(sealed, now) if self.can_write_back() else []
         return Job(self._writing_back(victims)) if victims else None
 

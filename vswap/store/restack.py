@@ -6,7 +6,7 @@ nothing, and most of it goes by itself when the last page around it dies. Writin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -30,27 +30,33 @@ _AT_ONCE = 16
 _WORTH = 1 / 8
 """A disk segment of which less is dead is left alone: too much would be written for it."""
 
+_FILLED = 0.95
+"""How full disk segments are when no unit fits any more, at least."""
+
+_STUCK_SECONDS = 60.0
+"""How long a disk segment is left alone that could not be emptied: a part of it is not readable."""
+
 
 def few_are_free(log: DiskLog) -> bool:
     """Whether free disk segments are so few that it is time to clean."""
     return log.room() < max(3, log.size * _FEW)
 
 
-def sparsest(log: DiskLog) -> npt.NDArray[np.int64] | None:
-    """The disk segments to empty next: those of which most is dead.
+def sparsest(log: DiskLog, apart: Collection[int] = ()) -> npt.NDArray[np.int64] | None:
+    """The disk segments to empty next: those of which most is dead, but for those `apart`.
 
-    As many as fill one segment, so that at least one is won; None if there is not so much dead
-    space.
+    As many as leave one free when what lives in them has been written together; None if there is
+    not so much dead space.
     """
     full = log.full()
-    dead = SEGMENT_SIZE - full.live
-    at = np.argsort(dead, kind="stable")[::-1][:_AT_ONCE]
-    at = at[dead[at] >= SEGMENT_SIZE * _WORTH]
-    # One more than what their content fills, and the last one is filled.
+    free = SEGMENT_SIZE - full.live
+    at = np.argsort(free, kind="stable")[::-1]
+    at = at[(free[at] >= SEGMENT_SIZE * _WORTH) & ~np.isin(full.segments[at], list(apart))]
+    at = at[:_AT_ONCE]
     for count in range(2, len(at) + 1):
-        if full.live[at[:count]].sum() <= (count - 1) * SEGMENT_SIZE * 0.95:
+        if full.live[at[:count]].sum() <= (count - 1) * SEGMENT_SIZE * _FILLED:
             return full.segments[at[:count]]
-    return full.segments[at[:1]] if len(at) == 1 and not full.live[at[0]] else None
+    return None
 
 
 class Restack:
@@ -59,16 +65,46 @@ class Restack:
     def __init__(self, parts: Parts, decoder: Decoder, writeback: WriteBack) -> None:
         """`decoder` must be its own; `writeback` may be shared with others under the same lock."""
         self._parts = parts
+        self._log = parts.disk.log
         self._decoder = decoder
         self._writeback = writeback
         self._walk = Walk(parts)
+        self._stuck: dict[int, tuple[int, float]] = {}  # the filling, and since when
+        self._now = 0.0
         self.segments_cleaned = 0
+
+    def choose(self, now: float) -> npt.NDArray[np.int64] | None:
+        """The disk segments to empty now, if it is time to and would win something.
+
+        Those that could not be emptied a while ago are left alone.
+        """
+        if not few_are_free(self._log) or not self._log.room():
+            return None
+        self._now = now
+        self._stuck = {
+            segment: (sequence, since)
+            for segment, (sequence, since) in self._stuck.items()
+            if now < since + _STUCK_SECONDS and self._log.sequence_of(segment) == sequence
+        }
+        return sparsest(self._log, self._stuck)
 
     def empty(self, victims: npt.NDArray[np.int64]) -> Iterator[int]:
         """Move what lives in these disk segments to others; yields pages moved.
 
         May raise `FullError`, with nothing lost.
         """
+        fillings = {int(victim): self._log.sequence_of(int(victim)) for victim in victims}
+        try:
+            yield from self._empty(victims)
+        finally:
+            still = set(self._log.full().segments.tolist())
+            for segment, sequence in fillings.items():
+                if segment in still and self._log.sequence_of(segment) == sequence:
+                    self._stuck[segment] = sequence, self._now
+                else:
+                    self.segments_cleaned += 1
+
+    def _empty(self, victims: npt.NDArray[np.int64]) -> Iterator[int]:
         found = self._walk.find(victims)
         self._writeback.batch.begin()
         for number in range(len(found.starts) - 1):
@@ -79,11 +115,10 @@ class Restack:
                     self._stage(unit, unit.data)
             yield 0
         yield self._writeback.flush(kept=0)
-        self.segments_cleaned += len(victims)
 
     def _stage(self, unit: LivingUnit, data: bytes) -> bool:
         """Put a unit into the batch, as it is or what is left of it; False if it does not fit."""
-        origin = self._origin(unit.slot, unit.entries)
+        origin = self._origin(unit)
         if not origin:
             return True  # all of it has died or moved meanwhile
         if all(unit.entries):
@@ -100,12 +135,14 @@ class Restack:
                 return False
         return True
 
-    def _origin(self, slot: int, entries: list[int]) -> Origin:
-        """What tells the unit for ever; empty if it is not what these slots name any more."""
-        with self._parts.locks[slot >> CLUSTER_SHIFT]:
-            current = self._parts.table.entries(slot, len(entries))
+    def _origin(self, unit: LivingUnit) -> Origin:
+        """What tells the unit for ever; empty if it is not what its slots name any more."""
+        with self._parts.locks[unit.slot >> CLUSTER_SHIFT]:
+            current = self._parts.table.entries(unit.slot, len(unit.entries))
             same = [
-                was if same_page(now, was) else EMPTY
-                for now, was in zip(current, entries, strict=True)
+                was
+                if same_page(now, was) and self._parts.sequence_of(now) == unit.sequence
+                else EMPTY
+                for now, was in zip(current, unit.entries, strict=True)
             ]
             return self._parts.origin(same)

@@ -38,11 +38,13 @@ class LivingUnit(NamedTuple):
     """A unit on disk of which something lives: its first slot, an entry for each page.
 
     An entry is EMPTY where the page is dead. `data` is header and payload, None if the disk does
-    not give it.
+    not give it, of the filling of its disk segment with that `sequence`: whoever uses it looks
+    whether the entries are still of that one.
     """
 
     slot: int
     entries: list[int]
+    sequence: int
     data: bytes | None
 
 
@@ -121,14 +123,23 @@ class Walk:
         of_pages = [EMPTY] * extent.pages
         for entry in entries:
             of_pages[index_of(entry)] = entry
-        data = None
         if memory is not None:
             at = extent.offset - start
             sealed = memory[at : at + extent.size]
             data = self._parts.disk.open(sequence, extent.offset, sealed)
+        else:
+            data = self._alone(entries[0], sequence)
         if data is not None:
             data = data[: unit_length(memoryview(data), 0)]
-        return LivingUnit(slot - index_of(entries[0]), of_pages, data)
+        return LivingUnit(slot - index_of(entries[0]), of_pages, sequence, data)
+
+    def _alone(self, entry: int, sequence: int) -> bytes | None:
+        """A unit by itself: not all of a disk segment need be lost because a part of it is."""
+        assert self._memory is not None
+        try:
+            return self._parts.disk.unit(entry, sequence, self._memory)
+        except OSError:
+            return None
 
 
 def _in_disk_order(slots: list[npt.NDArray[np.uint32]], entries: list[Array]) -> OnDisk:
