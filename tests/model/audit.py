@@ -8,6 +8,8 @@ LOG-LIVE                             vswap/store/ledger.py
 LOG-REUSE, LOG-PLACE, LOG-AGE        vswap/store/log.py
 FILL-COUNT, FILL-WORD                vswap/store/words.py
 ONE-STATE                            vswap/store/parts.py
+DISK-LIVE, DISK-REUSE, DISK-AGE      vswap/store/disk_log.py
+NONCE-ONCE                           vswap/store/cipher.py
 UNIT                                 each entry names a unit of its slot that can be read
 LIMIT                                memory is bounded by what was asked for
 LOCKS                                a quiet store holds none
@@ -20,18 +22,26 @@ store's own audit (vswap/store/audit.py), which must come to the same result and
 from __future__ import annotations
 
 import math
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from model.audit_disk import (
+    HEADER,
+    KNOWN_FLAGS,
+    Live,
+    audit_disk,
+    bad_pages,
+    disk_statistics,
+    live_in,
+)
 from model.memory import data_extents, data_pages, peek, words_in
 
 from vswap.codec import STORED
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
-from vswap.store import Store
+from vswap.store import Lane, Store
 from vswap.store import entry as entries
 from vswap.store.appender import Appender
 from vswap.store.decoder import Decoder
@@ -39,28 +49,8 @@ from vswap.store.log import BUSY, HOLE, OPEN, READY, SEALED, Log
 
 __all__ = ["appenders", "audit", "holes"]
 
-_HEADER = struct.Struct("<IHBBI")  # as vswap/store/unit.py draws it, field by field
-_KNOWN_FLAGS = entries.HUGE | entries.COLD | entries.LOADED | entries.IDLE
 _FLAGS_MASK = (1 << entries.SHARE_SHIFT) - 1
 _PLACES = {HOLE: "hole", READY: "ready", OPEN: "open", SEALED: "sealed", BUSY: "busy"}
-
-
-@dataclass
-class _Live:
-    """What lives in one segment, or in all of them."""
-
-    pages: int = 0
-    bytes: int = 0
-    hot: int = 0
-    huge: int = 0
-    cold: int = 0
-
-    def add(self, entry: int) -> None:
-        self.pages += 1
-        self.bytes += entries.share_of(entry)
-        self.hot += not entry & (entries.HUGE | entries.COLD)
-        self.huge += bool(entry & entries.HUGE)
-        self.cold += bool(entry & entries.COLD)
 
 
 @dataclass
@@ -75,14 +65,18 @@ class _Unit:
 
 @dataclass(frozen=True)
 class _Found:
-    """What the memory holds, whatever the counts say. Entries by slot, live pages by segment."""
+    """What the memory holds, whatever the counts say. Entries by slot, live pages by segment.
+
+    `cached` are those in segments, `away` those on disk.
+    """
 
     table: dict[int, int]
     cached: dict[int, int]
+    away: dict[int, int]
     fills: dict[int, int]
     zeros: set[int]
-    live: dict[int, _Live]
-    total: _Live
+    live: dict[int, Live]
+    total: Live
 
 
 def audit(store: Store, *, lowered: bool = False) -> list[str]:
@@ -100,6 +94,7 @@ def audit(store: Store, *, lowered: bool = False) -> list[str]:
         *_check_fills(store, found.fills),
         *_check_units(store, found.cached),
         *_check_live(store, found),
+        *audit_disk(store, found.away, _words_ran_out(store)),
         *_check_places(store),
         *_check_ages(store),
         *_check_memory(store, lowered),
@@ -110,7 +105,7 @@ def audit(store: Store, *, lowered: bool = False) -> list[str]:
 
 def appenders(store: Store) -> list[Appender]:
     """Those of the lanes, and the one of the upkeep."""
-    lanes = [lane._writer._appender for lane in store._lanes]
+    lanes = [lane._writer._appender for lane in store._lanes if isinstance(lane, Lane)]
     return [*lanes, store._upkeep.jobs.appender]
 
 
@@ -122,13 +117,9 @@ def holes(log: Log) -> list[int]:
 def _look(store: Store) -> _Found:
     table = words_in(store._state.table)
     fills = {at: entry for at, entry in table.items() if entry >> 62 == entries.KIND_FILL}
-    cached = {at: entry for at, entry in table.items() if at not in fills}
-    live: dict[int, _Live] = {}
-    total = _Live()
-    for entry in cached.values():
-        live.setdefault(entries.segment_of(entry), _Live()).add(entry)
-        total.add(entry)
-    return _Found(table, cached, fills, _zero_slots(store), live, total)
+    away = {at: entry for at, entry in table.items() if entry >> 62 == entries.KIND_BACKING}
+    cached = {at: entry for at, entry in table.items() if at not in fills and at not in away}
+    return _Found(table, cached, away, fills, _zero_slots(store), *live_in(cached))
 
 
 def _zero_slots(store: Store) -> set[int]:
@@ -151,9 +142,16 @@ def _check_locks(store: Store) -> Iterator[str]:
         ("fill words'", parts.words._lock),
         ("upkeep's", store._upkeep.lock),
         ("lanes'", store._lanes_lock),
+        ("disk's", parts.disk._lock),
+        ("disk log's", parts.disk.log._lock),
+        ("fetched units'", store._fetched._lock),
     ):
         if lock.locked():
             yield f"LOCKS: the {name} lock is held"
+    if parts.disk._users:
+        yield f"LOCKS: {parts.disk._users} read from the backing"
+    if any(window.busy for window in parts.disk.windows._windows):
+        yield "LOCKS: a window is being filled"
 
 
 # --- Table, zeromap, fill words ---------------------------------------------------------
@@ -218,21 +216,26 @@ def _check_fills(store: Store, fills: dict[int, int]) -> Iterator[str]:
 # --- Units ------------------------------------------------------------------------------
 
 
+def _words_ran_out(store: Store) -> bool:
+    """Whether pages of one word may be in units, for want of numbers."""
+    last_word = (len(store._parts.words.count) - 1) * 8
+    return any(peek(store._state.words, last_word, 8))
+
+
 def _check_units(store: Store, cached: dict[int, int]) -> Iterator[str]:
     log, segments = store._parts.log, store._state.segments
     decoder = store._parts.decoder()
-    last_word = (len(store._parts.words.count) - 1) * 8
-    words_ran_out = any(peek(store._state.words, last_word, 8))
+    words_ran_out = _words_ran_out(store)
     units: dict[int, _Unit] = {}
     for slot, entry in cached.items():
         segment = entries.segment_of(entry)
-        if entry >> 62 != entries.KIND_CACHE or entry & _FLAGS_MASK & ~_KNOWN_FLAGS:
+        if entry >> 62 != entries.KIND_CACHE or entry & _FLAGS_MASK & ~KNOWN_FLAGS:
             yield f"UNIT: slot {slot}: {entry:#x} is no entry of the front cache"
         elif segment >= len(log._state) or log._state[segment] not in (OPEN, SEALED):
             yield f"LOG-REUSE: slot {slot} lives in segment {segment}, which is not in use"
         else:
             position, share = entries.position_of(entry), entries.share_of(entry)
-            header = _HEADER.unpack(peek(segments, position, _HEADER.size))
+            header = HEADER.unpack(peek(segments, position, HEADER.size))
             yield from _check_unit(slot, entry, header)
             yield from _check_decodes(decoder, slot, entry, words_ran_out)
             made = _Unit(_size_of(header), header[2], share)
@@ -246,7 +249,7 @@ def _check_units(store: Store, cached: dict[int, int]) -> Iterator[str]:
 
 def _size_of(header: tuple[int, int, int, int, int]) -> int:
     step = 4 * max(header[2], 1)
-    return -(-(_HEADER.size + header[1] + 1) // step) * step
+    return -(-(HEADER.size + header[1] + 1) // step) * step
 
 
 def _check_unit(slot: int, entry: int, header: tuple[int, int, int, int, int]) -> Iterator[str]:
@@ -270,11 +273,7 @@ def _check_decodes(decoder: Decoder, slot: int, entry: int, words_ran_out: bool)
     if len(data) != pages * PAGE_SIZE:
         yield f"UNIT: slot {slot}: {len(data)} bytes for {pages} pages"
         return
-    page = bytes(data[entries.index_of(entry) * PAGE_SIZE :][:PAGE_SIZE])
-    if not any(page):
-        yield f"UNIT: slot {slot} holds zeros, and is no zero page"
-    elif page == page[:8] * (PAGE_SIZE // 8) and not words_ran_out:
-        yield f"UNIT: slot {slot} holds one word again and again, in a unit"
+    yield from bad_pages(slot, bytes(data), entries.index_of(entry), words_ran_out)
 
 
 def _check_shares(units: dict[int, _Unit]) -> Iterator[str]:
@@ -312,7 +311,7 @@ def _check_live(store: Store, found: _Found) -> Iterator[str]:
     for what in ("pages", "bytes", "hot"):
         counted = getattr(ledger, what).tolist()
         for segment, says in enumerate(counted):
-            has = getattr(found.live.get(segment, _Live()), what)
+            has = getattr(found.live.get(segment, Live()), what)
             if has != says:
                 yield f"LOG-LIVE: segment {segment}: {has} {what}, not {says}"
     for segment, place in enumerate(store._parts.log._state):
@@ -399,7 +398,7 @@ def _check_statistics(store: Store, found: _Found) -> Iterator[str]:
     says = store.statistics()
     log, zeros, fills = store._parts.log, len(found.zeros), len(found.fills)
     sealed = [s for s, place in enumerate(log._state) if place == SEALED]
-    dead = [int(log._used[s]) - found.live.get(s, _Live()).bytes for s in sealed]
+    dead = [int(log._used[s]) - found.live.get(s, Live()).bytes for s in sealed]
     for name, value in (
         ("stored_pages", found.total.pages),
         ("cold_pages", found.total.cold),
@@ -407,11 +406,12 @@ def _check_statistics(store: Store, found: _Found) -> Iterator[str]:
         ("zero_pages", zeros),
         ("fill_pages", fills),
         ("same_pages", zeros + fills),
-        ("orig_data_size", found.total.pages * PAGE_SIZE),
+        ("orig_data_size", (found.total.pages + len(found.away)) * PAGE_SIZE),
         ("compr_data_size", found.total.bytes),
         ("dead_bytes", sum(dead)),
         ("table_bytes", len(data_pages(store._state.table)) * PAGE_SIZE),
         ("mem_used_total", sum(region.allocated() for region in store._state.regions())),
+        *disk_statistics(store, found.away),
     ):
         if getattr(says, name) != value:
             yield f"statistics: {name} is {getattr(says, name)}, and should be {value}"
@@ -425,5 +425,6 @@ def _check_check(store: Store, found: _Found) -> Iterator[str]:
     if findings.pages != len(found.table):
         yield f"check: {findings.pages} pages were looked at, of {len(found.table)}"
     units = len({entries.position_of(entry) for entry in found.cached.values()})
+    units += len({entries.extent_of(entry) for entry in found.away.values()})
     if not findings.problems and findings.units < units:
         yield f"check: {findings.units} units were read, of {units}"

@@ -10,9 +10,10 @@ from model.pages import noise, stamped
 from vswap.codec import Bytes, Codec
 from vswap.errors import FullError
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SIZE, SEGMENT_SIZE
-from vswap.store import Lane, Store, jobs, log, relocate, store, upkeep
+from vswap.store import Lane, Selection, Store, jobs, log, relocate, store, upkeep
+from vswap.store.backing import MemoryBacking
 from vswap.store.cleaner import Cleaner
-from vswap.store.entry import UNIT_SHIFT, position_of, segment_of
+from vswap.store.entry import KIND_SHIFT, UNIT_SHIFT, position_of, segment_of
 from vswap.store.log import SEALED
 from vswap.store.mover import Mover
 from vswap.store.plan import Victim
@@ -20,9 +21,11 @@ from vswap.store.relocate import Relocator
 from vswap.store.unit import Found, units_in
 
 __all__ = [
+    "EVERYTHING",
     "MOVES",
     "Clock",
     "Hooked",
+    "HookedDisk",
     "cleaner_of",
     "copy_at",
     "discard",
@@ -32,7 +35,9 @@ __all__ = [
     "mover_of",
     "names",
     "new_clock",
+    "places",
     "put",
+    "put_on_disk",
     "relocator_of",
     "seal",
     "sealed_segments",
@@ -89,6 +94,40 @@ class Hooked:
 
     def decompress(self, data: Bytes, size: int) -> Bytes:
         return self._codec.decompress(data, size)
+
+
+class HookedDisk(MemoryBacking):
+    """A backing that calls `hook` once, the next time it is written to.
+
+    What is written back is then on its way: copied, and not named by any slot yet.
+    """
+
+    def __init__(self, segments: int = 8, hook: Callable[[], object] = lambda: None) -> None:
+        super().__init__(segments * SEGMENT_SIZE)
+        self.hook = hook
+
+    def write(self, offset: int, data: memoryview) -> None:
+        hook, self.hook = self.hook, lambda: None
+        hook()
+        super().write(offset, data)
+
+
+EVERYTHING = Selection(huge=None, cold=None)
+"""All pages in memory."""
+
+
+def put_on_disk(of: Store, lane: Lane, slot: int, data: bytes) -> None:
+    """Write pages to `slot` and on, and back to the disk, with all that is in memory."""
+    if not of.statistics().backing:
+        of.backing.attach(HookedDisk())
+    put(lane, slot, data)
+    of.backing.write_back(EVERYTHING)
+    assert not of.statistics().stored_pages
+
+
+def places(of: Store, slot: int, count: int) -> str:
+    """Where each page is: empty or zero (.), in memory (m), on disk (d), or a fill word (w)."""
+    return "".join(".mdw"[entry >> KIND_SHIFT] for entry in entries_at(of, slot, count))
 
 
 def cleaner_of(of: Store) -> Cleaner:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from model.memory import peek, words_in
+from model.sealed import unit_on_disk
 
 from vswap.codec import Bytes, by_number
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE, Geometry
 from vswap.store import Lane, Policy, Shape, State, Store, segments_for
 from vswap.store.decoder import Decoder
 from vswap.store.dictionary import Dictionary
-from vswap.store.entry import FIRST_FILL, fill_of, index_of
+from vswap.store.entry import FIRST_BACKING, FIRST_FILL, Extent, extent_of, fill_of, index_of
 
 __all__ = [
     "DEFAULT_SLOTS",
@@ -49,17 +50,20 @@ def make_store(
     wake: Callable[[], None] = lambda: None,
 ) -> Store:
     """A new store; its state is for the caller to close."""
+    return Store(State.create(shape_of(slots, segments)), policy, wake)
+
+
+def shape_of(slots: int = DEFAULT_SLOTS, segments: int | None = None) -> Shape:
+    """The shape of a store of `make_store`."""
     geometry = Geometry(slots * PAGE_SIZE)
     if segments is None:
         segments = segments_for(geometry, lanes=4)
-    state = State.create(Shape(geometry, segments, buffers=1, buffer_size=PAGE_SIZE))
-    return Store(state, policy, wake)
+    return Shape(geometry, segments, buffers=1, buffer_size=PAGE_SIZE)
 
 
 def limit_of(segments: int, slots: int = DEFAULT_SLOTS) -> int:
     """The memory limit, in bytes, that lets a store of `make_store` have so many segments."""
-    shape = Shape(Geometry(slots * PAGE_SIZE), segments, buffers=1, buffer_size=PAGE_SIZE)
-    return shape.overhead() + segments * SEGMENT_SIZE
+    return shape_of(slots).overhead() + segments * SEGMENT_SIZE
 
 
 def pages_in(store: Store) -> dict[int, bytes]:
@@ -72,12 +76,21 @@ def pages_in(store: Store) -> dict[int, bytes]:
         state.segments.view, by_number(), lambda: Dictionary(state.dictionary).codec(1)
     )
     pages = {}
+    units: dict[Extent, bytes] = {}
     for slot, found in words_in(state.table).items():
         if found >= FIRST_FILL:
             pages[slot] = peek(state.words, fill_of(found) * 8, 8) * (PAGE_SIZE // 8)
+            continue
+        if found >= FIRST_BACKING:
+            extent = extent_of(found)
+            if extent not in units:
+                unit = unit_on_disk(store, extent)
+                assert unit is not None, f"slot {slot}: its unit on disk is not what was written"
+                units[extent] = unit
+            data = decoder.decode(memoryview(units[extent]), 0, slot - index_of(found), slot)
         else:
             data, _ = decoder.unit(found, slot)
-            pages[slot] = bytes(data[index_of(found) * PAGE_SIZE :][:PAGE_SIZE])
+        pages[slot] = bytes(data[index_of(found) * PAGE_SIZE :][:PAGE_SIZE])
     return pages
 
 

@@ -6,15 +6,25 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from model.moves import entries_at, put, seal, segments_of, unit_at
+from model.moves import entries_at, places, put, seal, segments_of, unit_at
 from model.pages import filled, mixed, noise, text, zero
 from model.stores import StoreMaker, content, make_store, state_of
 from model.threads import before_each, run_threads
 
-from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
+from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Policy, Selection, Store, audit
+from vswap.store.backing import MemoryBacking
 from vswap.store.decoder import Decoder
-from vswap.store.entry import COLD, HUGE, KIND_SHIFT, SEGMENT_OFFSET_SHIFT, pack_fill
+from vswap.store.entry import (
+    COLD,
+    HUGE,
+    KIND_BACKING,
+    KIND_SHIFT,
+    SEGMENT_OFFSET_SHIFT,
+    extent_of,
+    pack_fill,
+    segment_of,
+)
 from vswap.store.log import READY
 from vswap.store.unit import HEADER
 
@@ -57,7 +67,7 @@ def test_an_audit_decodes_each_unit_once(make: StoreMaker, monkeypatch: pytest.M
     store = make(Policy(unit_pages=4))
     put(store.lane(), 0, text(64))
     decoded = []
-    before_each(monkeypatch, Decoder, "_decode", lambda *_: decoded.append(1))
+    before_each(monkeypatch, Decoder, "decode", lambda *_: decoded.append(1))
     assert not store.check().problems
     assert len(decoded) == 16
 
@@ -128,9 +138,14 @@ def entry_beyond_the_end(store: Store) -> None:
     table.exchange(last + CLUSTER_SLOTS - 1, entries_at(store, 0, 1))
 
 
+def entry_of_no_kind(store: Store) -> None:
+    table = store._parts.table
+    table.replace(0, table.get(0) & ~(3 << KIND_SHIFT))
+
+
 def entry_of_another_kind(store: Store) -> None:
     table = store._parts.table
-    table.replace(0, table.get(0) & ~(3 << KIND_SHIFT) | 2 << KIND_SHIFT)
+    table.replace(0, table.get(0) & ~(3 << KIND_SHIFT) | KIND_BACKING << KIND_SHIFT)
 
 
 def entry_to_a_free_segment(store: Store) -> None:
@@ -246,7 +261,8 @@ DAMAGE: list[tuple[Callable[[Store], None], str]] = [
     (zero_bit_of_a_stored_slot, "ONE-STATE: slot 3"),
     (zero_bit_of_a_filled_slot, "ONE-STATE: slot 17"),
     (entry_beyond_the_end, "ONE-STATE: slot 2047"),
-    (entry_of_another_kind, "UNIT: 0x"),
+    (entry_of_no_kind, "UNIT: 0x"),
+    (entry_of_another_kind, "DISK-REUSE: pages live in segment"),
     (entry_to_a_free_segment, "LOG-REUSE: pages live in segment"),
     (entry_to_no_segment, "LOG-REUSE: an entry names segment 65535"),
     (entry_of_another_segment, "LOG-LIVE: segment"),
@@ -284,6 +300,144 @@ def test_damage_is_named(damage: Callable[[Store], None], name: str) -> None:
         assert any(problem.startswith(name) for problem in problems), problems
     finally:
         state_of(store).close()
+
+
+def with_a_disk(store: Store) -> None:
+    """Let slots 4 to 11 of `populated` be on disk: a unit of text and one of noise."""
+    disk = MemoryBacking(4 * SEGMENT_SIZE)
+    store.backing.attach(disk)
+    assert store.backing.write_back(Selection(huge=None, cold=None, slots=(4, 12))) == 8
+    assert places(store, 0, 16) == "mmmmddddddddmmmm"
+
+
+def disk_segment(store: Store) -> int:
+    return segment_of(entries_at(store, 4, 1)[0])
+
+
+def disk_pages(store: Store) -> None:
+    store._parts.disk.log.ledger.pages[disk_segment(store)] += 1
+
+
+def disk_bytes(store: Store) -> None:
+    store._parts.disk.log.ledger.bytes[disk_segment(store)] -= 4
+
+
+def disk_hot(store: Store) -> None:
+    store._parts.disk.log.ledger.hot[disk_segment(store)] -= 1
+
+
+def disk_total_pages(store: Store) -> None:
+    store._parts.disk.log.ledger.live_pages += 1
+
+
+def disk_total_bytes(store: Store) -> None:
+    store._parts.disk.log.ledger.live_bytes -= 4
+
+
+def disk_total_huge(store: Store) -> None:
+    store._parts.disk.log.ledger.huge -= 1
+
+
+def disk_total_cold(store: Store) -> None:
+    store._parts.disk.log.ledger.cold += 1
+
+
+def disk_staged_for_ever(store: Store) -> None:
+    store._parts.disk.log.ledger.staged += 1
+
+
+def disk_segment_is_free(store: Store) -> None:
+    store._parts.disk.log._state[disk_segment(store)] = 0
+
+
+def entry_to_no_disk_segment(store: Store) -> None:
+    store._parts.table.replace(4, entries_at(store, 4, 1)[0] | 0xFFFF << SEGMENT_OFFSET_SHIFT)
+
+
+def entry_of_another_disk_segment(store: Store) -> None:
+    table = store._parts.table
+    table.replace(4, table.get(4) ^ 1 << SEGMENT_OFFSET_SHIFT)
+
+
+def disk_share(store: Store) -> None:
+    table = store._parts.table
+    table.replace(4, table.get(4) + (1 << 5))
+
+
+def sequence(store: Store) -> None:
+    store._parts.disk.log.sequence[disk_segment(store)] += 1
+
+
+def sealed_bit(store: Store) -> None:
+    backing, extent = store._parts.disk._backing, extent_of(entries_at(store, 4, 1)[0])
+    assert isinstance(backing, MemoryBacking)
+    backing.data[extent.segment * SEGMENT_SIZE + extent.offset + 20] ^= 1
+
+
+def backing_is_gone(store: Store) -> None:
+    store._parts.disk.let_go()
+
+
+def zero_bit_of_a_slot_on_disk(store: Store) -> None:
+    store._parts.zeromap.set(7, 1)
+
+
+def swapped_units_on_disk(store: Store) -> None:
+    for slot in range(4, 8):
+        swap_entries(store, slot, slot + 4)
+
+
+def unit_in_memory_for_one_on_disk(store: Store) -> None:
+    for slot in range(4):
+        swap_entries(store, slot, slot + 4)
+
+
+DISK_DAMAGE: list[tuple[Callable[[Store], None], str]] = [
+    (disk_pages, "DISK-LIVE: segment"),
+    (disk_bytes, "DISK-LIVE: segment"),
+    (disk_hot, "DISK-LIVE: segment"),
+    (disk_total_pages, "DISK-LIVE:"),
+    (disk_total_bytes, "DISK-LIVE:"),
+    (disk_total_huge, "DISK-LIVE:"),
+    (disk_total_cold, "DISK-LIVE:"),
+    (disk_staged_for_ever, "DISK-LIVE:"),
+    (disk_segment_is_free, "DISK-REUSE: pages live in segment"),
+    (entry_to_no_disk_segment, "DISK-REUSE: an entry names segment 65535"),
+    (entry_of_another_disk_segment, "DISK-LIVE: segment"),
+    (disk_share, "DISK-LIVE: segment"),
+    (zero_bit_of_a_slot_on_disk, "ONE-STATE: slot 7"),
+    (sequence, "UNIT: slot 4: its unit on disk"),
+    (sealed_bit, "UNIT: slot 4: its unit on disk"),
+    (backing_is_gone, "UNIT: slot 4: its unit on disk"),
+    (swapped_units_on_disk, "UNIT: slot 4"),
+    (unit_in_memory_for_one_on_disk, "UNIT: slot 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"), DISK_DAMAGE, ids=lambda case: getattr(case, "__name__", "")
+)
+def test_damage_to_the_disk_is_named(damage: Callable[[Store], None], name: str) -> None:
+    store = make_store(Policy(), slots=SLOTS)
+    try:
+        populated(store)
+        with_a_disk(store)
+        damage(store)
+        problems = store.check().problems
+        assert any(problem.startswith(name) for problem in problems), problems
+    finally:
+        state_of(store).close()
+
+
+def test_each_unit_on_disk_is_looked_at(make: StoreMaker) -> None:
+    """As it was in memory."""
+    store = make(slots=SLOTS)
+    populated(store)
+    before = store.check()
+    with_a_disk(store)
+    found = store.check()
+    assert found.problems == ()
+    assert (found.pages, found.units) == (before.pages, before.units)
 
 
 def test_no_more_is_said_than_anybody_reads() -> None:

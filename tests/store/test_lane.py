@@ -12,7 +12,8 @@ from model.audit import audit
 from model.device import ModelDevice
 from model.effort import effort
 from model.memory import data_pages
-from model.pages import mixed, noise, text, zero
+from model.moves import places, put_on_disk
+from model.pages import filled, mixed, noise, text, zero
 from model.stores import DEFAULT_SLOTS, StoreMaker, content, make_store, state_of
 
 from vswap.errors import NoDataError, RangeError, UnsupportedError
@@ -336,6 +337,49 @@ def test_a_discard_of_any_length_frees_pages_of_every_sort(store: Store, pages: 
     assert store.statistics().same_pages == 0
 
 
+@pytest.mark.parametrize("pages", [1, 5, 31, 32, 33, 64, 512])
+@pytest.mark.parametrize("kinds", ["d", "dw", "dm", "d.", "wmd.", "wwwwmmmmdddd...."])
+def test_a_discard_of_pages_on_disk_frees_them_there(
+    store: Store, lane: Lane, pages: int, kinds: str
+) -> None:
+    """DISK-LIVE: among pages of all sorts, few and many of which are freed in different ways."""
+    pattern = (kinds * pages)[:pages]
+    put_on_disk(store, lane, 0, b"".join(noise(1, seed % 50) for seed in range(pages + 8)))
+    for slot, kind in enumerate(pattern, 4):
+        if kind != "d":
+            put(lane, slot * PAGE_SIZE, {"w": filled(), "m": text(), ".": zero()}[kind])
+    assert places(store, 0, pages + 8) == f"dddd{pattern}dddd"
+    before = store.statistics()
+    assert before.backing_pages == 8 + pattern.count("d")
+    lane.discard(4 * PAGE_SIZE, pages * PAGE_SIZE)
+    assert places(store, 0, pages + 8) == f"dddd{'.' * pages}dddd"
+    after = store.statistics()
+    assert after.backing_pages == 8
+    assert after.stored_pages == after.same_pages == 0
+    assert after.notify_free == before.notify_free + pages
+    assert content(lane, 0, (pages + 8) * PAGE_SIZE) == (
+        b"".join(noise(1, seed) for seed in range(4))
+        + bytes(pages * PAGE_SIZE)
+        + b"".join(noise(1, seed % 50) for seed in range(pages + 4, pages + 8))
+    )
+    assert audit(store) == []
+
+
+@pytest.mark.parametrize("pages", [8, 40])
+def test_the_last_page_that_is_discarded_frees_its_disk_segment(
+    store: Store, lane: Lane, pages: int
+) -> None:
+    """DISK-REUSE: at once."""
+    put_on_disk(store, lane, 0, noise(pages))
+    free = store.statistics().backing_segments_free
+    lane.discard(PAGE_SIZE, lane.size - PAGE_SIZE)
+    assert store.statistics().backing_segments_free == free
+    lane.discard(0, PAGE_SIZE)
+    statistics = store.statistics()
+    assert statistics.backing_segments_free == free + 1
+    assert statistics.backing_pages == statistics.backing_dead_bytes == statistics.table_bytes == 0
+
+
 # --- Seeks ------------------------------------------------------------------------------
 
 
@@ -372,6 +416,12 @@ def test_seeks_take_zero_pages_for_holes(lane: Lane) -> None:
     put(lane, 0, text() + zero() + text())
     assert lane.seek(0, HOLE) == PAGE_SIZE
     assert lane.seek(PAGE_SIZE, DATA) == 2 * PAGE_SIZE
+
+
+def test_a_page_on_disk_is_data_to_a_seek(store: Store, lane: Lane) -> None:
+    put_on_disk(store, lane, 5, text(3))
+    assert lane.seek(0, DATA) == 5 * PAGE_SIZE
+    assert lane.seek(5 * PAGE_SIZE, HOLE) == 8 * PAGE_SIZE
 
 
 def test_a_seek_from_within_a_page_answers_where_it_is(lane: Lane) -> None:

@@ -13,6 +13,7 @@ from model.effort import effort
 
 from vswap.geometry import SEGMENT_SIZE
 from vswap.store.entry import (
+    BACKING_ALIGNMENT,
     COLD,
     HUGE,
     IDLE,
@@ -21,6 +22,7 @@ from vswap.store.entry import (
     MAX_SEGMENTS,
     SHARE_MAX,
     pack,
+    pack_backing,
     segment_of,
     share_of,
 )
@@ -39,9 +41,15 @@ class Unit:
     pages: int
     share: int
     flags: int
+    on_disk: bool = False
+    """Then the segment is one of the disk, and the ledger the disk's."""
 
     def entries(self) -> list[int]:
-        first = pack(self.segment * SEGMENT_SIZE + self.offset, self.share, self.flags)
+        if self.on_disk:
+            offset = self.offset // BACKING_ALIGNMENT * BACKING_ALIGNMENT
+            first = pack_backing(self.segment, offset, self.pages, self.share, self.flags)
+        else:
+            first = pack(self.segment * SEGMENT_SIZE + self.offset, self.share, self.flags)
         return [first + (i << INDEX_SHIFT) for i in range(self.pages)]
 
     def add_to(self, ledger: Ledger) -> None:
@@ -56,7 +64,7 @@ class Unit:
         )
 
 
-def units(segments: int = SEGMENTS) -> st.SearchStrategy[Unit]:
+def units(segments: int = SEGMENTS, *, on_disk: bool = False) -> st.SearchStrategy[Unit]:
     return st.builds(
         Unit,
         segment=st.integers(0, segments - 1),
@@ -64,7 +72,14 @@ def units(segments: int = SEGMENTS) -> st.SearchStrategy[Unit]:
         pages=st.integers(1, 16),
         share=st.integers(1, SHARE_MAX // 4).map(lambda share: share * 4),
         flags=st.sampled_from([0, HUGE, COLD, HUGE | COLD, LOADED, COLD | LOADED, IDLE | LOADED]),
+        on_disk=st.just(on_disk),
     )
+
+
+lists_of_units = st.booleans().flatmap(
+    lambda on_disk: st.lists(units(on_disk=on_disk), min_size=1, max_size=12)
+)
+"""All in memory, or all on disk: entries of one kind."""
 
 
 def ledger_of(made: list[Unit]) -> Ledger:
@@ -128,11 +143,12 @@ def test_what_is_appended_is_staged_until_it_is_published() -> None:
     ],
 )
 @pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("on_disk", [False, True])
 def test_each_sort_is_counted_and_dropped(
-    flags: int, hot: int, huge: int, cold: int, many: bool
+    flags: int, hot: int, huge: int, cold: int, many: bool, on_disk: bool
 ) -> None:
-    """LOG-LIVE: a page that is neither huge nor cold is hot, and one may be both."""
-    unit = Unit(1, 64, 3, 800, flags)
+    """LOG-LIVE, DISK-LIVE: a page that is neither huge nor cold is hot, and one may be both."""
+    unit = Unit(1, 64, 3, 800, flags, on_disk)
     ledger = ledger_of([unit])
     assert (ledger.hot[1], ledger.huge, ledger.cold) == (hot, huge, cold)
     dead = unit.entries()
@@ -147,9 +163,10 @@ def test_huge_pages_ever_appended_only_grow() -> None:
     assert (ledger.huge, ledger.huge_since) == (3, 6)
 
 
-def test_one_entry_alone_is_dropped_from_its_segment() -> None:
-    """LOG-LIVE: the commonest case has a way of its own."""
-    unit = Unit(3, 0, 2, 400, 0)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_one_entry_alone_is_dropped_from_its_segment(on_disk: bool) -> None:
+    """LOG-LIVE, DISK-LIVE: the commonest case has a way of its own."""
+    unit = Unit(3, 0, 2, 400, 0, on_disk)
     ledger = ledger_of([unit])
     assert ledger.drop(unit.entries()[:1]) == []
     assert_counts(ledger, unit.entries()[1:])
@@ -192,10 +209,21 @@ def test_neighbouring_and_far_segments_are_told_apart() -> None:
     assert_counts(ledger, last.entries())
 
 
-def test_the_last_segment_of_all_can_be_dropped_from() -> None:
+def test_neighbouring_and_far_disk_segments_are_told_apart() -> None:
+    """DISK-LIVE: where a unit ends is not in the order of entries, but its page count is."""
+    last = Unit(1, SEGMENT_SIZE - BACKING_ALIGNMENT, 16, 4, 0, on_disk=True)
+    first = Unit(2, 0, 1, 4, 0, on_disk=True)
+    far = Unit(SEGMENTS - 1, 0, 1, 4, 0, on_disk=True)
+    ledger = ledger_of([last, first, far, last])
+    assert ledger.drop([*far.entries(), *first.entries(), *last.entries()]) == [2, SEGMENTS - 1]
+    assert_counts(ledger, last.entries())
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_last_segment_of_all_can_be_dropped_from(on_disk: bool) -> None:
     """The bound after it does not fit the segment's bits."""
     ledger = Ledger(MAX_SEGMENTS)
-    unit = Unit(MAX_SEGMENTS - 1, 0, 2, 400, 0)
+    unit = Unit(MAX_SEGMENTS - 1, 0, 2, 400, 0, on_disk)
     unit.add_to(ledger)
     assert ledger.drop(unit.entries()) == [unit.segment]
 
@@ -210,10 +238,10 @@ def test_pages_become_cold_where_they_are() -> None:
     assert_counts(ledger, [entry | COLD if entry in marked else entry for entry in alive])
 
 
-@given(made=st.lists(units(), max_size=12), data=st.data())
+@given(made=st.just([]) | lists_of_units, data=st.data())
 @effort(150)
 def test_a_list_an_array_and_counting_agree(made: list[Unit], data: st.DataObject) -> None:
-    """LOG-LIVE"""
+    """LOG-LIVE, DISK-LIVE"""
     pages = [entry for unit in made for entry in unit.entries()]
     order = data.draw(st.permutations(range(len(pages))))
     cut = data.draw(st.integers(0, len(pages)))
@@ -230,10 +258,10 @@ def test_a_list_an_array_and_counting_agree(made: list[Unit], data: st.DataObjec
     assert_counts(by_array, alive)
 
 
-@given(made=st.lists(units(), min_size=1, max_size=8), data=st.data())
+@given(made=lists_of_units, data=st.data())
 @effort(60)
 def test_any_sequence_of_drops_counts_right(made: list[Unit], data: st.DataObject) -> None:
-    """LOG-LIVE: in pieces, some as lists and some as arrays, and cold between."""
+    """LOG-LIVE, DISK-LIVE: in pieces, some as lists and some as arrays, and cold between."""
     alive = [entry for unit in made for entry in unit.entries()]
     ledger = ledger_of(made)
     while alive:

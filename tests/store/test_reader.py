@@ -18,11 +18,13 @@ from model.stores import DEFAULT_SLOTS, StoreMaker, make_store, state_of
 from model.threads import before_each
 from model.units import Decoded
 
+from vswap.codec import Bytes
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
 from vswap.store import Lane, Policy, Selection, Store
 from vswap.store.decoder import KEPT_PAGES, Decoder
 from vswap.store.entry import FIRST_FILL, IDLE, INDEX_SHIFT, LOADED, position_of
+from vswap.store.fetch import Fetched, Gap
 from vswap.store.log import KEPT
 from vswap.store.reader import Reader
 from vswap.store.streak import MOST, NEAR, STREAKS
@@ -39,7 +41,8 @@ class Reading:
         parts = store._parts
         self.decoded = Decoded()
         decoder = Decoder(parts.memory, self.decoded.codecs, sequence=parts.log.sequence.data)
-        self.reader = Reader(parts, decoder)
+        self.asked_ahead: list[Gap] = []
+        self.reader = Reader(parts, decoder, Fetched(), self.asked_ahead.append)
         self.model = ModelDevice(store.geometry.slots)
 
     def put(self, slot: int, data: bytes) -> None:
@@ -53,10 +56,19 @@ class Reading:
     def read(self, slot: int, count: int) -> None:
         """Pages are what the model has; one alone is read the short way."""
         if count == 1:
-            found = bytes(self.reader.page(slot))
+            page = self.reader.page(slot)
+            assert not isinstance(page, Gap)
+            found = bytes(page)
         else:
-            found = b"".join(self.reader.pages(slot, count))
+            found = b"".join(self.buffers(slot, count))
         assert found == self.model.read(slot * PAGE_SIZE, count * PAGE_SIZE)
+        assert self.asked_ahead == []
+
+    def buffers(self, slot: int, count: int) -> list[Bytes]:
+        """What `Reader.pages` answers where nothing is on disk."""
+        buffers, gaps = self.reader.pages(slot, count)
+        assert gaps == []
+        return buffers
 
     def ahead(self) -> int:
         """Read ahead all that is to be; how many units were decoded."""
@@ -188,7 +200,7 @@ def test_what_was_read_stays_as_it_was(reading: Reading) -> None:
     """Also what had been decoded ahead: replies are sent after the locks are given up."""
     reading.put(0, noise(192))
     reading.streak(128)
-    before = reading.reader.pages(128, 32)
+    before = reading.buffers(128, 32)
     for seed in range(1, 5):
         reading.put(128, noise(32, seed))
         reading.read(128, 32)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from model.audit import audit
 from model.moves import (
+    EVERYTHING,
     MOVES,
+    HookedDisk,
     copy_at,
     discard,
     entries_at,
     halves,
     names,
     new_clock,
+    places,
     put,
+    put_on_disk,
     relocator_of,
     seal,
     sealed_segments,
@@ -21,20 +28,29 @@ from model.moves import (
     unit_at,
     without_room,
 )
-from model.pages import noise, text
+from model.pages import filled, noise, text
+from model.sealed import unit_on_disk
 from model.stores import StoreMaker, content
 
 from vswap.codec import STORED, ZSTD, Stored
 from vswap.errors import CorruptError, FullError
 from vswap.geometry import PAGE_SIZE
 from vswap.store import Lane, Policy, Selection, Store
+from vswap.store.drain import Drain
 from vswap.store.entry import (
     COLD,
+    EMPTY,
     HUGE,
+    KIND_BACKING,
+    LOADED,
+    SHARE_MAX,
+    extent_of,
     index_of,
+    segment_of,
     share_of,
 )
-from vswap.store.unit import HEADER
+from vswap.store.parts import entries_of
+from vswap.store.unit import HEADER, unit_length
 
 SIXTEEN = Policy(codec="zstd-fast", unit_pages=16)
 
@@ -218,6 +234,172 @@ def test_undecodable_pages_are_not_moved_down_again_and_again(store: Store, lane
     assert_unreadable(lane, 0, 1, 2, 3)
     assert content(lane, 4 * PAGE_SIZE, 4 * PAGE_SIZE) == text(8)[4 * PAGE_SIZE :]
     put(lane, 0, text(4))
+
+
+# --- Down to the disk, and up from it ---------------------------------------------------
+
+
+def overwrite(lane: Lane, slot: int) -> None:
+    put(lane, slot, noise(1, 50 + slot))
+
+
+def fill(lane: Lane, slot: int) -> None:
+    put(lane, slot, filled())
+
+
+def make_zero(lane: Lane, slot: int) -> None:
+    put(lane, slot, bytes(PAGE_SIZE))
+
+
+def read(lane: Lane, slot: int) -> None:
+    content(lane, slot * PAGE_SIZE, PAGE_SIZE)
+
+
+CHANGES: dict[str, Callable[[Lane, int], None]] = {
+    "o": overwrite,
+    "w": fill,
+    "z": make_zero,
+    "x": discard,
+    "r": read,
+}
+"""What may happen to a page on its way; after `r`, or nothing (-), it still is what it was."""
+
+MEANWHILE = [
+    "----------------",
+    "rrrrrrrrrrrrrrrr",
+    "oooooooooooooooo",
+    "xxxxxxxxxxxxxxxx",
+    "wwwwwwwwwwwwwwww",
+    "zzzzzzzzzzzzzzzz",
+    "o--x-w---zr-oooo",
+    "oxwzoxwzoxwz-r--",
+    "-ooooooooooooooo",
+    "xxxxxxxxxxxxxxx-",
+]
+
+
+def change(lane: Lane, slot: int, meanwhile: str) -> None:
+    for at, what in enumerate(meanwhile, slot):
+        if what != "-":
+            CHANGES[what](lane, at)
+
+
+def after(before: bytes, slot: int, meanwhile: str) -> bytes:
+    """What is there when these changes have been made."""
+    pages = {"w": filled(), "z": bytes(PAGE_SIZE), "x": bytes(PAGE_SIZE)}
+    found = []
+    for at, what in enumerate(meanwhile):
+        kept = before[at * PAGE_SIZE :][:PAGE_SIZE]
+        found.append(noise(1, 50 + slot + at) if what == "o" else pages.get(what, kept))
+    return b"".join(found)
+
+
+def where(meanwhile: str, moved: str) -> str:
+    """The places of pages that have moved, or have been changed before they could."""
+    return meanwhile.translate(str.maketrans("-rozx", f"{moved}{moved}m.."))
+
+
+@pytest.mark.parametrize("unit_pages", [1, 4, 16])
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+def test_pages_that_changed_on_their_way_to_the_disk_do_not_go(
+    make: StoreMaker, meanwhile: str, unit_pages: int
+) -> None:
+    """MOVE-SAME, BACK-COPY: and what was written for them in vain is dead there."""
+    store = make(Policy(unit_pages=unit_pages))
+    lane = store.lane()
+    store.backing.attach(HookedDisk(hook=lambda: change(lane, 4, meanwhile)))
+    data = halves(1, 24)
+    put(lane, 0, data)
+    seal(lane)
+    stay = meanwhile.count("-") + meanwhile.count("r")
+    assert store.backing.write_back(EVERYTHING) == 8 + stay
+    assert places(store, 0, 24) == f"dddd{where(meanwhile, 'd')}dddd"
+    statistics = store.statistics()
+    assert statistics.backing_pages == 8 + stay
+    assert statistics.stored_pages == meanwhile.count("o")
+    (segment,) = {segment_of(entry) for entry in entries_at(store, 0, 4)}
+    shares = sum(share_of(one) for one in entries_at(store, 0, 24) if one >> 62 == KIND_BACKING)
+    written = store._parts.disk.log.used_of(segment)
+    assert statistics.backing_data_size == shares <= written
+    assert statistics.backing_dead_bytes == written - shares
+    flags = [entry & LOADED for entry in entries_at(store, 4, 16)]
+    assert flags == [LOADED if what == "r" else 0 for what in meanwhile]
+    new = after(data[4 * PAGE_SIZE : 20 * PAGE_SIZE], 4, meanwhile)
+    right = data[: 4 * PAGE_SIZE] + new + data[20 * PAGE_SIZE :]
+    assert content(lane, 0, 24 * PAGE_SIZE) == right
+    assert audit(store) == []
+
+
+@pytest.mark.parametrize("unit_pages", [1, 4, 16])
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+def test_pages_that_changed_before_they_came_up_stay_what_they_are(
+    make: StoreMaker, meanwhile: str, unit_pages: int
+) -> None:
+    """MOVE-SAME: the copies of those that still were there are named, and of no others."""
+    store = make(Policy(unit_pages=unit_pages))
+    lane = store.lane()
+    data = halves(1, 24)
+    put_on_disk(store, lane, 0, data)
+    drain = Drain(store._parts, relocator_of(store)).pieces()
+    assert next(drain) == 0  # now the pages are found, and not yet read
+    change(lane, 4, meanwhile)
+    stay = meanwhile.count("-") + meanwhile.count("r")
+    assert sum(drain) == 8 + stay
+    assert places(store, 0, 24) == f"mmmm{where(meanwhile, 'm')}mmmm"
+    statistics = store.statistics()
+    assert statistics.backing_pages == statistics.backing_dead_bytes == 0
+    assert statistics.backing_segments_free == 8
+    assert statistics.stored_pages == 8 + stay + meanwhile.count("o")
+    new = after(data[4 * PAGE_SIZE : 20 * PAGE_SIZE], 4, meanwhile)
+    right = data[: 4 * PAGE_SIZE] + new + data[20 * PAGE_SIZE :]
+    assert content(lane, 0, 24 * PAGE_SIZE) == right
+    assert audit(store) == []
+
+
+@pytest.mark.parametrize("dead", [(), (0,), (15,), (3, 4, 9), tuple(range(15))])
+def test_a_unit_of_which_a_part_lives_is_moved_up_as_it_is(
+    make: StoreMaker, dead: tuple[int, ...]
+) -> None:
+    """LOG-LIVE: what is left of it shares in all of it, as after a copy."""
+    store = make(SIXTEEN)
+    lane = store.lane()
+    put_on_disk(store, lane, 0, halves(1, 16))
+    discard(lane, *dead)
+    live = 16 - len(dead)
+    (extent,) = {extent_of(entry) for entry in entries_at(store, 0, 16) if entry}
+    assert sum(Drain(store._parts, relocator_of(store)).pieces()) == live
+    unit = unit_at(store, next(slot for slot in range(16) if slot not in dead))
+    assert (unit.slot, unit.pages) == (0, 16)
+    assert unit.size <= extent.size  # the tag does not come back, and the padding may be less
+    share = min(unit.size // live & -4, SHARE_MAX)
+    assert store._parts.log.ledger.live_bytes == share * live <= unit.size
+    assert store.statistics().backing_pages == 0
+
+
+def test_entries_of_the_disk_are_moved_up_among_those_that_were_withdrawn(
+    store: Store, lane: Lane
+) -> None:
+    """DISK-LIVE, LOG-LIVE: in one call, and an empty old entry is nobody's."""
+    put_on_disk(store, lane, 0, halves(1, 16))
+    put(lane, 1, noise())
+    parts = store._parts
+    old = entries_at(store, 0, 4)
+    unit = unit_on_disk(store, extent_of(old[0]))
+    assert unit is not None
+    payload = unit[HEADER.size : unit_length(memoryview(unit), 0)]
+    appender = relocator_of(store)._appender
+    made = appender.append(0, 4, codec=unit[7], payload=payload)
+    appender.settle()
+    with parts.locks[0]:
+        moved = parts.move(0, [old[0], EMPTY, EMPTY, old[3]], entries_of(made, 4))
+    assert moved == 2
+    assert places(store, 0, 16) == "mmdm" + "d" * 12
+    assert store.statistics().backing_pages == 13
+    assert store.statistics().stored_pages == 3
+    right = bytearray(halves(1, 16))
+    right[PAGE_SIZE : 2 * PAGE_SIZE] = noise()
+    assert content(lane, 0, 16 * PAGE_SIZE) == right
+    assert audit(store) == []
 
 
 # --- No room, and ages ------------------------------------------------------------------

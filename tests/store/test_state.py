@@ -11,6 +11,7 @@ from vswap.errors import StateError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE, Geometry
 from vswap.store import Shape, State
 from vswap.store.dictionary import REGION_SIZE
+from vswap.store.disk_log import KEY_SIZE
 
 SHAPE = Shape(Geometry(1000 * PAGE_SIZE), segments=4, buffers=3, buffer_size=2 * PAGE_SIZE)
 OTHER_SHAPES = {
@@ -46,9 +47,22 @@ def attach(state: State) -> Iterator[Attach]:
         os.close(fd)
 
 
-def test_a_new_state_costs_a_page(state: State) -> None:
-    assert sum(region.allocated() for region in state.regions()) == PAGE_SIZE
-    assert state.header.allocated() == PAGE_SIZE
+def test_a_new_state_costs_two_pages(state: State) -> None:
+    """The header's, and the one that holds the key."""
+    assert sum(region.allocated() for region in state.regions()) == 2 * PAGE_SIZE
+    assert state.header.allocated() == state.backing.allocated() == PAGE_SIZE
+
+
+def test_each_state_has_a_key_of_its_own(state: State) -> None:
+    """And nothing beside it: no sequence has been given out yet."""
+    other = State.create(SHAPE)
+    try:
+        keys = {bytes(one.backing.view[:KEY_SIZE]) for one in (state, other)}
+        assert len(keys) == 2
+        assert bytes(KEY_SIZE) not in keys
+    finally:
+        other.close()
+    assert not any(state.backing.view[KEY_SIZE:])
 
 
 def test_the_regions_have_the_sizes_of_the_shape(state: State) -> None:
@@ -58,6 +72,7 @@ def test_the_regions_have_the_sizes_of_the_shape(state: State) -> None:
         2 * PAGE_SIZE,
         8 * PAGE_SIZE,  # 4096 fill words
         REGION_SIZE,
+        2 * PAGE_SIZE,  # the key, and 8 bytes for each of 76 disk segments
         4 * SEGMENT_SIZE,
         6 * PAGE_SIZE,
     ]
@@ -67,7 +82,7 @@ def test_the_overhead_is_all_but_the_segments(state: State) -> None:
     """What a memory limit must leave for it, whatever is stored."""
     others = [region.size for region in state.regions() if region is not state.segments]
     assert SHAPE.overhead() == sum(others)
-    assert len(others) == 6
+    assert len(others) == 7
 
 
 def test_no_region_can_cost_more_than_its_size(state: State) -> None:
@@ -105,7 +120,7 @@ def test_a_state_outlives_the_one_that_made_it(state: State) -> None:
 
 def test_the_descriptors_come_in_the_order_of_the_regions(state: State) -> None:
     assert state.fds() == [region.fd for region in state.regions()]
-    assert len(set(state.fds())) == 7
+    assert len(set(state.fds())) == 8
 
 
 def test_buffers_do_not_overlap(state: State) -> None:
@@ -120,7 +135,7 @@ def test_buffers_do_not_overlap(state: State) -> None:
 def test_the_header_is_what_it_has_always_been() -> None:
     """Another worker, perhaps of a later version, reads it."""
     assert SHAPE.header() == b"vswapmem" + bytes.fromhex(
-        "02000000"  # version
+        "03000000"  # version
         "03000000"  # buffers
         "00803e0000000000"  # size: 1000 pages
         "0400000000000000"  # segments
@@ -134,10 +149,10 @@ def test_another_shape_is_refused(attach: Attach, what: str) -> None:
         attach(OTHER_SHAPES[what])
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 2, 4])
 def test_another_version_is_refused_and_named(state: State, attach: Attach, version: int) -> None:
     state.header.view[8] = version
-    with pytest.raises(StateError, match=rf"version {version}\b.*\b2\b"):
+    with pytest.raises(StateError, match=rf"version {version}\b.*\b3\b"):
         attach()
 
 

@@ -4,41 +4,72 @@ The model is `ModelDevice`. Where the outcome is not determined (a write that fo
 half way, threads that wrote to the same slots) what is there must be one of the outcomes
 that are allowed, and the model takes it over.
 
-Segments are taken for full after 80 KiB, so that they are sealed, cleaned, freed and written
-over many times in a test's few requests.
+Segments are taken for full after 80 KiB, disk segments after 160 KiB, so that they are sealed,
+cleaned, freed and written over many times in a test's few requests.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import random
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from model.audit import audit
 from model.device import ModelDevice, pieces
 from model.effort import effort
+from model.memory import words_in
+from model.moves import Clock
 from model.pages import KINDS, filled, stamped, zero
 from model.stores import content, limit_of, make_store, pages_in, state_of
 from model.threads import hurried, run_threads
 
 from vswap.errors import FullError, NoDataError, RangeError, UserError
-from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
-from vswap.store import Lane, Policy, Presence, Selection, appender, plan
+from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
+from vswap.store import (
+    Lane,
+    Policy,
+    Presence,
+    Selection,
+    appender,
+    batch,
+    detach,
+    plan,
+    restack,
+    spill,
+)
+from vswap.store import disk as disks
+from vswap.store.backing import MemoryBacking
+from vswap.store.disk_log import KEPT_ON_DISK
+from vswap.store.entry import KIND_BACKING, KIND_SHIFT
+from vswap.store.fetch import Parked
 from vswap.store.log import KEPT
 from vswap.store.unit import MAX_UNIT_SIZE
 
 LANES = 3
 SMALL_SEGMENT = 80 << 10
 assert SMALL_SEGMENT > MAX_UNIT_SIZE
+DISK_SEGMENT = 2 * SMALL_SEGMENT
+SURELY_FILLED = DISK_SEGMENT - MAX_UNIT_SIZE - 64
+"""What a full disk segment holds at least. Of a real one that is nearly all it has room for."""
 SLOTS = 2 * CLUSTER_SLOTS + 37
 SIZE = SLOTS * PAGE_SIZE
+
+SEGMENTS = SLOTS + LANES + KEPT + 65
+"""Each sealed segment holds a page at least, so that without a limit there is room for all."""
+
+MOST_STEPS = 10 * SEGMENTS
+"""After which detaching must have come to an end."""
 
 LEAST = LANES + KEPT
 """Segments: the least that a store takes for its limit, which is made for one lane."""
@@ -72,6 +103,32 @@ selections = st.builds(
     age=ages,
     loaded=st.booleans(),
 )
+ranges = st.none() | st.tuples(slots, counts).map(lambda range_: (range_[0], sum(range_)))
+to_write_back = st.builds(
+    Selection,
+    huge=st.sampled_from((None, None, False, True)),
+    cold=st.sampled_from((None, None, False, True)),
+    slots=ranges,
+    idle=st.booleans(),
+)
+disk_sizes = st.sampled_from((1, 2, 3, 8, 20, 80))
+"""Segments: too few to write to, few, and enough for everything."""
+
+
+class Disk(MemoryBacking):
+    """A backing of which so many of the next writes fail, having been done in part."""
+
+    fails = 0
+
+    def __init__(self, segments: int) -> None:
+        super().__init__(segments * SEGMENT_SIZE)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        if self.fails:
+            self.fails -= 1
+            super().write(offset, data[: len(data) // 8192 * 4096])
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.name)
+        super().write(offset, data)
 
 
 class Serial:
@@ -91,6 +148,15 @@ class Serial:
                 made.append(zero() if kind == "zero" else filled(1, chosen.randrange(4)))
             self._next += 1
         return made
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A read that waits for the disk, and what the slots held when it came."""
+
+    slot: int
+    read: Parked
+    before: list[bytes]
 
 
 @dataclass
@@ -152,25 +218,44 @@ class StoreMachine(RuleBasedStateMachine):
         reserve=st.sampled_from((0, 1, 4)),
         limit=limits,
         loaded_first=st.booleans(),
+        disk=st.none() | disk_sizes,
     )
     def open(
-        self, codec: str, unit_pages: int, reserve: int, limit: int | None, loaded_first: bool
+        self,
+        codec: str,
+        unit_pages: int,
+        reserve: int,
+        limit: int | None,
+        loaded_first: bool,
+        disk: int | None,
     ) -> None:
         self.limited = limit is not None
         self.lowered = False
         self.unknown = False
-        self.patches = [
-            patch.object(one, "SEGMENT_SIZE", SMALL_SEGMENT) for one in (appender, plan)
-        ]
-        for one in self.patches:
-            one.start()
-        memory_limit = None if limit is None else limit_of(limit, SLOTS)
-        policy = Policy(codec, unit_pages, memory_limit, reserve, loaded_first)
-        # Each sealed segment holds a page at least, so that without a limit there is room.
-        self.store = make_store(policy, slots=SLOTS, segments=SLOTS + LANES + KEPT + 65)
+        self.clock = Clock(1000.0)
+        self.patches = ExitStack()
+        self.patches.enter_context(patch.object(disks, "time", self.clock))
+        for size, modules in (
+            (SMALL_SEGMENT, (appender, plan, detach)),
+            (DISK_SEGMENT, (batch, spill)),
+            (SURELY_FILLED, (restack,)),
+        ):
+            for one in modules:
+                self.patches.enter_context(patch.object(one, "SEGMENT_SIZE", size))
+        policy = Policy(codec, unit_pages, self._limit(limit), reserve, loaded_first)
+        self.store = make_store(policy, slots=SLOTS, segments=SEGMENTS)
         self.lanes = [self.store.lane() for _ in range(LANES)]
+        self.fetch_lane = self.store.fetch_lane()
+        self.waiting: list[Waiting] = []
+        self.disk: Disk | None = None
         self.model = ModelDevice(SLOTS)
         self.serial = Serial()
+        if disk is not None:
+            self.attach(disk)
+
+    @staticmethod
+    def _limit(segments: int | None) -> int | None:
+        return None if segments is None else limit_of(segments, SLOTS)
 
     # --- One request at a time ----------------------------------------------------------
 
@@ -282,6 +367,27 @@ class StoreMachine(RuleBasedStateMachine):
         if slot + 16 < SLOTS:
             self.read_pages(lane, slot + 16, 16)
 
+    @rule(lane=lanes, slot=slots, count=counts)
+    def look(self, lane: int, slot: int, count: int) -> None:
+        """What waits for the disk is finished later, when anything may have happened."""
+        offset, size = slot * PAGE_SIZE, min(count, SLOTS - slot) * PAGE_SIZE
+        found = self.lanes[lane].look(offset, size)
+        before = self.model.read(offset, size)
+        if isinstance(found, Parked):
+            self.waiting.append(Waiting(slot, found, to_pages(before)))
+        else:
+            assert b"".join(found) == before
+
+    @rule()
+    def finish_looking(self) -> None:
+        """GAP-EXACT: a page is what it was then, or what it is now."""
+        waiting, self.waiting = self.waiting, []
+        for one in waiting:
+            found = to_pages(b"".join(self.fetch_lane.finish(one.read)))
+            assert len(found) == len(one.before)
+            for slot, (page, before) in enumerate(zip(found, one.before, strict=True), one.slot):
+                assert page in (before, self.model.page(slot))
+
     @rule(lane=lanes, offset=offsets, whence=st.sampled_from((os.SEEK_DATA, os.SEEK_HOLE)))
     def seek(self, lane: int, offset: int, whence: int) -> None:
         expected = self.model.seek(offset, whence)
@@ -304,7 +410,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(slot=slots, count=counts | st.just(SLOTS))
     def presence(self, slot: int, count: int) -> None:
         count = min(count, SLOTS - slot)
-        here = [at in self.model.pages for at in range(slot, slot + count)]
+        away = self._slots_on_disk()
+        here = [at in self.model.pages and at not in away for at in range(slot, slot + count)]
         run = next((at for at, one in enumerate(here) if one != here[0]), count)
         answer = Presence.MIXED if run < count else Presence.ALL if here[0] else Presence.NONE
         assert self.store.presence(slot, count) == (answer, run)
@@ -330,6 +437,7 @@ class StoreMachine(RuleBasedStateMachine):
         for tier in upkeep._tiers:
             tier.due = 0.0
         assert all(self.store.step() >= 0 for _ in range(count))
+        self._notice_detached()
         self._is_unchanged()
 
     @rule()
@@ -361,11 +469,12 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.store._log.born -= 60.0
+        self.clock.advance(1000.0)  # and so much at once for the disk: longer than writing rests
 
     @rule(limit=limits)
     def set_memory_limit(self, limit: int | None) -> None:
         """What is over it is given back as soon as there is maintenance; it is not at once."""
-        self.store.set_memory_limit(None if limit is None else limit_of(limit, SLOTS))
+        self.store.set_memory_limit(self._limit(limit))
         self.limited = limit is not None
         self.store.maintain()
         log = self.store._log.statistics()
@@ -384,16 +493,177 @@ class StoreMachine(RuleBasedStateMachine):
     def set_a_limit_too_low(self, below: int) -> None:
         before = self.store.statistics().mem_limit
         with pytest.raises(UserError, match="memory limit must be at least"):
-            self.store.set_memory_limit(limit_of(LEAST - below, SLOTS))
+            self.store.set_memory_limit(self._limit(LEAST - below))
         assert self.store.statistics().mem_limit == before
 
     def _is_unchanged(self) -> None:
         assert pages_in(self.store) == self.model.pages
 
+    # --- The disk -----------------------------------------------------------------------
+
+    @rule(segments=disk_sizes)
+    def attach(self, segments: int) -> None:
+        disk = Disk(segments)
+        if self.disk is None:
+            self.store.backing.attach(disk)
+            self.disk = disk
+        else:
+            with pytest.raises(UserError, match="attached already"):
+                self.store.backing.attach(disk)
+        self._is_unchanged()
+
+    def _disk(self) -> Disk:
+        """The one that is attached, or one that is now.
+
+        Which rules may run must not depend on it: detaching beside threads ends when it will.
+        """
+        if self.disk is None:
+            self.attach(8)
+        assert self.disk is not None
+        return self.disk
+
+    @rule(segments=st.integers(1, 9))
+    def grow(self, segments: int) -> None:
+        disk = self._disk()
+        room = self.store.statistics().backing_segments_free
+        size = disk.size + segments * SEGMENT_SIZE
+        if size > self.store._parts.disk.log.most * SEGMENT_SIZE:
+            with pytest.raises(UserError, match="of a backing at most"):
+                self.store.backing.grow(size)
+            return
+        self.store.backing.grow(size)
+        statistics = self.store.statistics()
+        assert statistics.backing_size == disk.size
+        assert statistics.backing_segments_free >= room
+        self._is_unchanged()
+
+    @rule(selection=to_write_back)
+    def write_back(self, selection: Selection) -> None:
+        """All that is selected goes, unless the disk takes no more."""
+        self._disk()
+        before = self.store.statistics()
+        moved = self.store.backing.write_back(selection)
+        after = self.store.statistics()
+        assert after.backing_pages == before.backing_pages + moved
+        assert after.stored_pages == before.stored_pages - moved
+        if before.backing_state == "detaching":
+            assert moved == 0
+        elif after.backing_state == "attached" and after.backing_segments_free > KEPT_ON_DISK:
+            assert not self._selected(selection)
+        self._is_unchanged()
+
+    @rule(
+        lane=lanes,
+        slot=slots,
+        count=st.integers(20, 160),
+        style=styles,
+        every=st.integers(2, 7),
+        discard=st.booleans(),
+    )
+    def wear_the_disk(
+        self, lane: int, slot: int, count: int, style: str, every: int, discard: bool
+    ) -> None:
+        """Leave disk segments behind of which parts are dead."""
+        self.write_pages(lane, slot, count, style)
+        self.write_back(Selection(huge=None, cold=None))
+        for at in range(slot, min(slot + count, SLOTS), every):
+            if discard:
+                self.discard_pages(lane, at, 1)
+            else:
+                self.write_pages(lane, at, 1, style)
+
+    @rule(turns=st.integers(1, 4))
+    def spill(self, turns: int) -> None:
+        """As a writer that finds no room; if few disk segments are free they are cleaned."""
+        self._disk()
+        upkeep = self.store._upkeep
+        for _ in range(turns):
+            with upkeep.lock:
+                now = time.monotonic()
+                job = upkeep.jobs.write_back(upkeep.jobs.sealed(now), now)
+            if job is not None:
+                upkeep._finish(job)
+        self._is_unchanged()
+
+    @rule(age=ages)
+    def write_back_what_is_idle(self, age: float) -> None:
+        """What has been read since stays."""
+        self.store.mark_idle(age)
+        self.write_back(Selection(huge=None, cold=None, idle=True))
+
+    @rule(fails=st.integers(1, 3))
+    def let_writes_fail(self, fails: int) -> None:
+        self._disk().fails = fails
+
+    @rule()
+    def begin_to_detach(self) -> None:
+        """Anything may come between this and the end."""
+        self._disk()
+        if self.store.backing.detaching:
+            with pytest.raises(UserError, match="is being detached already"):
+                self.store.backing.begin_detach()
+            return
+        try:
+            self.store.backing.begin_detach()
+        except UserError as error:
+            assert "memory would not hold" in str(error)
+            assert self.limited
+        self._is_unchanged()
+
+    @rule()
+    def stop_detaching(self) -> None:
+        self.store.backing.stop_detach()
+        assert not self.store.backing.detaching
+        self._notice_detached()
+
+    @rule()
+    def detach(self) -> None:
+        """To the end, which is that all pages are in memory, or that there is no room for them."""
+        if not self.store.backing.detaching:
+            self.begin_to_detach()
+        if not self.store.backing.detaching:
+            return
+        steps = 0
+        while self.store.backing.detaching:
+            self.store.step()
+            steps += 1
+            assert steps <= MOST_STEPS
+        result = self.store.statistics().detach_result
+        assert result == "detached" or (result == "memory" and self.limited)
+        self._notice_detached()
+        self._is_unchanged()
+
+    def _notice_detached(self) -> None:
+        """The disk goes with the last piece of detaching, whoever did it."""
+        statistics = self.store.statistics()
+        if self.disk is not None and not statistics.backing:
+            assert statistics.detach_result == "detached"
+            assert statistics.backing_pages == statistics.backing_size == 0
+            assert statistics.backing_state == "none"
+            self.disk = None
+
+    def _slots_on_disk(self) -> set[int]:
+        table = words_in(state_of(self.store).table)
+        return {slot for slot, entry in table.items() if entry >> KIND_SHIFT == KIND_BACKING}
+
+    def _selected(self, selection: Selection) -> list[int]:
+        table = words_in(state_of(self.store).table)
+        entries = np.array([table.get(slot, 0) for slot in range(SLOTS)], np.uint64)
+        found: list[int] = np.flatnonzero(
+            selection.mask(entries, self.store._log.born, 0.0)
+        ).tolist()
+        return found
+
     # --- Three at a time ----------------------------------------------------------------
 
-    @rule(drafts=st.tuples(*[op_drafts] * LANES))
-    def concurrently(self, drafts: tuple[list[tuple[str, int, int, str]], ...]) -> None:
+    @rule(
+        drafts=st.tuples(*[op_drafts] * LANES),
+        beside=st.sampled_from(("nothing", "write back", "steps")),
+    )
+    def concurrently(
+        self, drafts: tuple[list[tuple[str, int, int, str]], ...], beside: str
+    ) -> None:
+        """And what keeps the store small beside them."""
         threads = [
             [
                 Op(lane, kind, slot, self.serial.pages(slot, count, style, lane))
@@ -406,15 +676,24 @@ class StoreMachine(RuleBasedStateMachine):
                 op.pages = [zero()] * len(op.pages)
         self.unknown = True  # until it has been found out which of the threads' writes won
         with hurried():
-            run_threads([partial(self._run, ops) for ops in threads], timeout=60)
+            bodies = [partial(self._run, ops) for ops in threads]
+            run_threads([*bodies, partial(self._work, beside)], timeout=60)
         self._check_reads(threads)
         self._collapse(threads)
         self.unknown = False
+        self._notice_detached()
         assert audit(self.store, lowered=self.lowered) == []
 
     def _run(self, ops: list[Op]) -> None:
         for op in ops:
             op.run(self.lanes[op.lane])
+
+    def _work(self, beside: str) -> None:
+        for _ in range(10):
+            if beside == "steps":
+                self.store.step()
+            elif beside == "write back" and self.disk is not None:
+                self.store.backing.write_back(Selection(huge=None, cold=None))
 
     def _check_reads(self, threads: list[list[Op]]) -> None:
         """A page that was read is, whole, what it was before or what some thread wrote."""
@@ -444,19 +723,22 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def stored_pages_are_those_of_the_model(self) -> None:
         statistics = self.store.statistics()
-        assert statistics.stored_pages + statistics.fill_pages == len(self.model.pages)
+        pages = statistics.stored_pages + statistics.backing_pages + statistics.fill_pages
+        assert pages == len(self.model.pages)
+        assert statistics.backing_corrupt == statistics.backing_failed_reads == 0
 
     def teardown(self) -> None:
-        if not hasattr(self, "store"):
-            return
         try:
-            if not self.unknown:
+            if hasattr(self, "store") and not self.unknown:
+                self.finish_looking()
                 assert content(self.lanes[0], 0, SIZE) == self.model.read(0, SIZE)
                 assert audit(self.store, lowered=self.lowered) == []
         finally:
-            for one in self.patches:
-                one.stop()
-            state_of(self.store).close()
+            if hasattr(self, "patches"):
+                self.patches.close()
+            if hasattr(self, "store"):
+                self.store.close()
+                state_of(self.store).close()
 
 
 StoreMachine.TestCase.settings = effort(150, steps=50)

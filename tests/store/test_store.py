@@ -26,8 +26,8 @@ EVERY_POLICY = [
 ]
 
 
-NEW = PAGE_SIZE
-"""What a new store costs: its header, and a look at whether it has a dictionary."""
+NEW = 2 * PAGE_SIZE
+"""What a new store costs: its header, its key, and a look at whether it has a dictionary."""
 
 
 def write(lane: Lane, slot: int, data: bytes) -> None:

@@ -18,8 +18,8 @@ from vswap.geometry import (
 from vswap.store import Lane, Policy, Presence, Selection, Store
 from vswap.store.entry import COLD, position_of, segment_of
 
-NEW = PAGE_SIZE
-"""What a new store costs: its header, and a look at whether it has a dictionary."""
+NEW = 2 * PAGE_SIZE
+"""What a new store costs: its header, its key, and a look at whether it has a dictionary."""
 
 
 def write(lane: Lane, slot: int, data: bytes) -> None:
