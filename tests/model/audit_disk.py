@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import lcm
 
 from model.sealed import given_out, sequences, unit_on_disk
 
@@ -176,7 +177,7 @@ def _check_unit(
         yield f"UNIT: slot {slot}: its unit crosses a cluster"
     elif bool(entry & entries.HUGE) != (codec == STORED):
         yield f"UNIT: slot {slot}: HUGE does not agree with codec {codec}"
-    elif not length <= len(unit) < length + 4 * pages or any(unit[length:]):
+    elif not length <= len(unit) < length + lcm(_ALIGNMENT, 4 * pages) or any(unit[length:]):
         yield f"UNIT: slot {slot}: {length} bytes, and something else, of {len(unit)}"
     else:
         try:
