@@ -46,7 +46,7 @@ class Disk:
         self._backing: Backing | None = None
         self._lock = threading.Lock()
         self._users = 0
-        self._leaving: Backing | None = None
+        self._leaving: list[Backing] = []
         self._resting = 0.0
         self._rest_until = 0.0
         self.closed_for_writing = False
@@ -101,7 +101,8 @@ class Disk:
         with suppress(OSError):
             self.budget.keep(backing.save_note, final=True)
         with self._lock:
-            self._backing, self._leaving = None, backing
+            self._backing = None
+            self._leaving.append(backing)
         self._close_if_unused()
 
     def require(self) -> Backing:
@@ -120,15 +121,16 @@ class Disk:
         finally:
             with self._lock:
                 self._users -= 1
-            if self._leaving is not None:
+            if self._leaving:
                 self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         with self._lock:
-            if self._users or self._leaving is None:
+            if self._users:
                 return
-            leaving, self._leaving = self._leaving, None
-        leaving.close()
+            leaving, self._leaving = self._leaving, []
+        for backing in leaving:
+            backing.close()
 
     # --- Reading --------------------------------------------------------------------------
 

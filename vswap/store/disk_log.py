@@ -121,16 +121,15 @@ class DiskLog:
     # --- Filling --------------------------------------------------------------------------
 
     def resize(self, size: int) -> None:
-        """There are so many disk segments now, none of them bad; or none at all.
+        """There are so many disk segments now; none is bad if there was none before.
 
         They can become fewer only when none is in use.
         """
         size = min(size, self.most)
         with self._lock:
             assert size >= self.size or not self.ledger.live_pages
-            for segment in range(self.most):
-                if self._state[segment] == _BAD:
-                    self._state[segment] = _FREE
+            if not self.size:
+                self._state = bytearray(self._state.replace(bytes([_BAD]), bytes([_FREE])))
             self._free = [at for at in range(size) if self._state[at] == _FREE]
             self.size = size
 

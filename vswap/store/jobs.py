@@ -111,6 +111,10 @@ class Jobs:
         """Move down a tier's pages, wherever they are."""
         return Job(self._sweeping(tier, now), kept=1)
 
+    def can_spill(self) -> bool:
+        """Whether `write_back` may have something to do."""
+        return self._disk.may_write() and self._disk.log.room() > 0
+
     def can_write_back(self) -> bool:
         """Whether the disk would take a segment now."""
         return self._disk.may_write() and self._disk.log.room() > KEPT_ON_DISK

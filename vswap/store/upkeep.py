@@ -115,7 +115,7 @@ class Upkeep:
     def _choose(self, mood: Mood, now: float) -> Job | None:
         sealed = self.jobs.sealed(now)
         self._duty = plan.duty(sealed)
-        spills = mood is Mood.PRESSING and self.jobs.can_write_back()
+        spills = mood is Mood.PRESSING and self.jobs.can_spill()
         # Writing back wins a whole segment at a time: to clean for less, much must be dead.
         victim = plan.choose(sealed, Mood.BUSY if spills else mood, now, self.jobs.appender.spare)
         if victim is not None:

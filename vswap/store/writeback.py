@@ -180,12 +180,15 @@ class WriteBack:
         """The disk segment that holds the batch now, or None."""
         disk, data = self._parts.disk, self._batch.blocks()
         tried = 0
-        while tried < _TRIES and disk.admit(len(data)):
+        while tried < _TRIES:
             try:
                 segment = disk.log.take(kept)
             except FullError:
                 if not tried:
                     raise
+                break
+            if not disk.admit(len(data)):
+                disk.log.put_back(segment, bad=False)
                 break
             tried += 1
             try:
