@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -22,34 +22,26 @@ from rich.text import Text
 __all__ = ["bar", "page_bar", "ticker"]
 
 
-@contextmanager
-def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def bar(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     """Show a bar while the block runs; it gets a function to call with the bytes done.
 
     Drawn only when that is called: no thread that would run while a child is started.
     """
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        auto_refresh=False,
-        transient=True,
-    )
-    with progress:
-        task = progress.add_task(title, total=total)
-        yield lambda done: progress.update(task, completed=done, refresh=True)
+    return _drawn(title, total, DownloadColumn(binary_units=True))
+
+
+def page_bar(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """As `bar`, for a number of pages."""
+    count = TextColumn("{task.completed:.0f} of {task.total:.0f} pages")
+    return _drawn(title, total, count, _Rate())
 
 
 @contextmanager
-def page_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """As `bar`, for a number of pages."""
+def _drawn(title: str, total: int, *how_far: ProgressColumn) -> Iterator[Callable[[int], None]]:
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} pages"),
-        _Rate(),
+        *how_far,
         TimeRemainingColumn(),
         console=Console(stderr=True),
         auto_refresh=False,
