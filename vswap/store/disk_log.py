@@ -8,7 +8,7 @@ A disk segment's life::
 
 It is written once, as a whole, while nothing names it; then entries come to name its units, and
 it is free again when the last of them has gone. One that could not be written is put aside
-(BAD) until a backing is attached anew.
+(BAD) until a backing is attached anew, or grows.
 
 Invariants (each named in the tests):
 
@@ -121,15 +121,16 @@ class DiskLog:
     # --- Filling --------------------------------------------------------------------------
 
     def resize(self, size: int) -> None:
-        """There are so many disk segments now; none is bad if there was none before.
+        """There are so many disk segments now, none of them bad; or none at all.
 
         They can become fewer only when none is in use.
         """
         size = min(size, self.most)
         with self._lock:
             assert size >= self.size or not self.ledger.live_pages
-            if not self.size:
-                self._state = bytearray(self._state.replace(bytes([_BAD]), bytes([_FREE])))
+            for segment in range(self.most):
+                if self._state[segment] == _BAD:
+                    self._state[segment] = _FREE
             self._free = [at for at in range(size) if self._state[at] == _FREE]
             self.size = size
 
