@@ -60,11 +60,17 @@ class Cleaner:
         start = segment << SEGMENT_SHIFT
         slots = self._parts.geometry.slots
         found = units_in(self._parts.memory, start, start + SEGMENT_SIZE)
-        known = (unit for unit in found if unit.slot + unit.pages <= slots)
+        known = (
+            unit for unit in self._while_sealed(found, victim) if unit.slot + unit.pages <= slots
+        )
         for _, units in groupby(known, lambda unit: unit.slot >> CLUSTER_SHIFT):
-            # (What has been freed may be a hole, and looking at it would allocate it.)
-            while self._parts.log.is_sealed(*victim) and (piece := list(islice(units, _PIECE))):
+            while piece := list(islice(units, _PIECE)):
                 yield piece
+
+    def _while_sealed(self, found: Iterator[Found], victim: Victim) -> Iterator[Found]:
+        """What has been freed may be a hole, and looking at it would allocate it."""
+        while self._parts.log.is_sealed(*victim) and (unit := next(found, None)) is not None:
+            yield unit
 
     def _move(self, piece: list[Found], victim: Victim) -> int:
         moved = 0

@@ -232,8 +232,9 @@ class Store:
     def check(self) -> Findings:
         """Compare everything the store derives with what is really there. See `audit`."""
         parts, decoder = self._parts, self._parts.decoder()
-        reader = Reader(parts, decoder, self._fetched)
-        return audit(parts, Fetcher(parts, decoder, self._fetched, reader.look))
+        fetched = Fetched()  # its own: what is on the disk is to be read there
+        reader = Reader(parts, decoder, fetched)
+        return audit(parts, Fetcher(parts, decoder, fetched, reader.look))
 
     def _requests(self) -> int:
         with self._lanes_lock:
