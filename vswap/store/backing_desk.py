@@ -31,14 +31,19 @@ class BackingDesk:
 
     def grow(self, size: int) -> None:
         """Let the backing have `size` bytes, which may take long. Raises `UserError`, `OSError`."""
-        backing = self._disk.require()
+        self._disk.require()
+        if self.detaching:
+            raise UserError(f"{self._disk.name} is being detached")
         if size > (most := self._disk.log.most * SEGMENT_SIZE):
             raise UserError(
                 f"this device can use {most >> 20} MiB of a backing at most, not {size >> 20} MiB"
             )
-        backing.grow(size)  # with no lock held: it is filled
-        with self._upkeep.lock:
-            self._disk.use_all_of(backing)
+        with self._disk.use() as backing:
+            if backing is None:
+                return  # it has just been let go
+            backing.grow(size)  # with no lock held: it is filled
+            with self._upkeep.lock:
+                self._disk.use_all_of(backing)
 
     def begin_detach(self) -> None:
         """Bring everything back to memory and let the backing go: done by `Store.step`.

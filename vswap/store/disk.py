@@ -112,7 +112,8 @@ class Disk:
         return self._backing
 
     @contextmanager
-    def _use(self) -> Iterator[Backing | None]:
+    def use(self) -> Iterator[Backing | None]:
+        """The backing, if there is one, which is not closed within."""
         with self._lock:
             backing = self._backing
             self._users += 1
@@ -192,7 +193,7 @@ class Disk:
 
     def read(self, segment: int, start: int, into: memoryview) -> bool:
         """Read blocks of a disk segment; False if there is no backing (any more)."""
-        with self._use() as backing:
+        with self.use() as backing:
             if backing is None:
                 return False
             try:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from vswap.errors import CorruptError
 from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, SEGMENT_SIZE
+from vswap.store.batch import sealed_size
 from vswap.store.decoder import Decoder
 from vswap.store.disk_log import DiskLog
 from vswap.store.entry import EMPTY, FLAGS_MASK, OF_PAGE, same_page
@@ -121,19 +122,31 @@ class Restack:
         origin = self._origin(unit)
         if not origin:
             return True  # all of it has died or moved meanwhile
-        if all(unit.entries):
-            flags = unit.entries[0] & FLAGS_MASK & ~OF_PAGE
-            return self._writeback.batch.add(unit.slot, unit.entries, origin, data, flags)
-        try:
-            alive = next(at for at, entry in enumerate(unit.entries) if entry)
-            pages = self._decoder.decode(memoryview(data), 0, unit.slot, unit.slot + alive)
-        except CorruptError:
-            return True  # it stays where it is
+        batch = self._writeback.batch
+        if not all(unit.entries):
+            try:
+                rests = self._rests(unit, data)
+            except CorruptError:
+                return True  # it stays where it is
+            size = sum(sealed_size(len(made), len(run)) for _, run, made, _ in rests)
+            if size < sealed_size(len(data), len(unit.entries)):
+                # (All or the first: what was added of a unit that is tried again has moved then.)
+                return all(
+                    batch.add(slot, run, origin, made, flags) for slot, run, made, flags in rests
+                )
+        # As it is, also if smaller pieces would take as much: so the disk never holds more after.
+        flags = next(filter(None, unit.entries)) & FLAGS_MASK & ~OF_PAGE
+        return batch.add(unit.slot, unit.entries, origin, data, flags)
+
+    def _rests(self, unit: LivingUnit, data: bytes) -> list[tuple[int, list[int], bytes, int]]:
+        """What is left of a unit, each run compressed anew: slot, entries, unit, flags."""
+        alive = next(at for at, entry in enumerate(unit.entries) if entry)
+        pages = self._decoder.decode(memoryview(data), 0, unit.slot, unit.slot + alive)
+        rests = []
         for at, run in runs_of(unit.entries):
             part = bytes(memoryview(pages)[at << PAGE_SHIFT : at + len(run) << PAGE_SHIFT])
-            if not self._writeback.add_pages(unit.slot + at, run, part, origin):
-                return False
-        return True
+            rests.append((unit.slot + at, run, *self._writeback.pack(unit.slot + at, run, part)))
+        return rests
 
     def _origin(self, unit: LivingUnit) -> Origin:
         """What tells the unit for ever; empty if it is not what its slots name any more."""

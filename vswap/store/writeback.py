@@ -114,7 +114,10 @@ class WriteBack:
                 loaded = self._relocator.load(slot + at, run)
             except CorruptError:
                 continue  # it stays where it is: reading it goes on being an error
-            if loaded is not None and not self.add_pages(slot + at, run, *loaded):
+            if loaded is None:
+                continue
+            data, origin = loaded
+            if not self._batch.add(slot + at, run, origin, *self.pack(slot + at, run, data)):
                 return False
         return True
 
@@ -137,12 +140,11 @@ class WriteBack:
                 return None
             return bytes(memory[position : position + length]), self._parts.origin(entries)
 
-    def add_pages(self, slot: int, entries: list[int], data: bytes, origin: Origin) -> bool:
-        """Compress pages anew, as they were, into the batch; False if they do not fit."""
+    def pack(self, slot: int, entries: list[int], data: bytes) -> tuple[bytes, int]:
+        """A unit of pages that are compressed anew, as they were, and its flags."""
         number, payload = pack_payload(self._relocator.codec_for(entries[0]), data)
-        unit = pack_unit(slot, len(entries), number, payload)
         flags = entries[0] & COLD | (HUGE if number == STORED else 0)
-        return self._batch.add(slot, entries, origin, unit, flags)
+        return pack_unit(slot, len(entries), number, payload), flags
 
     @property
     def batch(self) -> Batch:
