@@ -527,6 +527,10 @@ class StoreMachine(RuleBasedStateMachine):
         disk = self._disk()
         room = self.store.statistics().backing_segments_free
         size = disk.size + segments * SEGMENT_SIZE
+        if self.store.backing.detaching:
+            with pytest.raises(UserError, match="is being detached"):
+                self.store.backing.grow(size)
+            return
         if size > self.store._parts.disk.log.most * SEGMENT_SIZE:
             with pytest.raises(UserError, match="of a backing at most"):
                 self.store.backing.grow(size)

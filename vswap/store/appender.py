@@ -42,7 +42,7 @@ class Appender:
             flags |= entry.HUGE
         return self._count(position, pages, size // pages, flags)
 
-    def copy(self, unit: memoryview, live: int, flags: int) -> int:
+    def copy(self, unit: Bytes, live: int, flags: int) -> int:
         """Append a whole unit as it stands somewhere else; otherwise as `append`.
 
         `live` of its pages are to be named by entries, and share in all of it.

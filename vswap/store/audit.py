@@ -38,8 +38,6 @@ from vswap.store.entry import (
     KIND_FILL,
     KIND_SHIFT,
     NOT_HOT,
-    SEGMENT_MASK,
-    SEGMENT_OFFSET_SHIFT,
     SHARE_MASK,
     SHARE_SHIFT,
     UNIT_SHIFT,
@@ -47,6 +45,7 @@ from vswap.store.entry import (
 from vswap.store.fetch import Fetcher, Gap
 from vswap.store.ledger import Ledger, Totals
 from vswap.store.parts import Parts
+from vswap.store.select import segments_of
 from vswap.store.words import MAX_WORDS
 
 __all__ = ["Findings", "audit"]
@@ -199,7 +198,7 @@ def _check_books(
 ) -> Iterator[str]:
     """Compare the entries of a kind with the counts of its segments."""
     mine = entries[entries >> np.uint64(KIND_SHIFT) == kind]
-    segments = (mine >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)).astype(int)
+    segments = segments_of(mine)
     if segments.size and segments.max() >= len(books.states):
         yield f"{name}-REUSE: an entry names segment {segments.max()} of {len(books.states)}"
         return

@@ -15,7 +15,7 @@ from typing import Protocol
 from vswap.errors import UserError
 from vswap.geometry import SEGMENT_SIZE
 
-__all__ = ["BLOCK", "NOTE_SIZE", "Backing", "MemoryBacking", "aligned"]
+__all__ = ["BLOCK", "NOTE_SIZE", "Backing", "MemoryBacking", "aligned", "whole_blocks"]
 
 BLOCK = 4096
 """What is read and written is whole blocks, at offsets and in memory that are multiples of it."""
@@ -62,6 +62,11 @@ class Backing(Protocol):
     def close(self) -> None:
         """Let go of it. Nothing else may be called after."""
         ...
+
+
+def whole_blocks(size: int) -> int:
+    """`size` bytes, rounded up to whole blocks."""
+    return -(-size // BLOCK) * BLOCK
 
 
 def aligned(size: int) -> memoryview:

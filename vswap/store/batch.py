@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from vswap.codec import Bytes
 from vswap.geometry import SEGMENT_SIZE
-from vswap.store.backing import BLOCK, aligned
+from vswap.store.backing import aligned, whole_blocks
 from vswap.store.cipher import TAG_SIZE
 from vswap.store.disk import Disk
 from vswap.store.disk_log import Filling
@@ -99,7 +99,7 @@ class Batch:
     def blocks(self) -> memoryview:
         """What is to be written: whole blocks."""
         assert self._memory is not None
-        end = -(-self._used // BLOCK) * BLOCK
+        end = whole_blocks(self._used)
         self._memory[self._used : end] = bytes(end - self._used)
         return self._memory[:end]
 

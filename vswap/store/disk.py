@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from vswap.codec import Bytes
 from vswap.errors import UserError
 from vswap.geometry import SEGMENT_SHIFT, SEGMENT_SIZE
-from vswap.store.backing import BLOCK, Backing
+from vswap.store.backing import BLOCK, Backing, whole_blocks
 from vswap.store.budget import Budget
 from vswap.store.cipher import Cipher
 from vswap.store.disk_log import DiskLog
@@ -167,7 +167,7 @@ class Disk:
         if sealed is not None:
             return sealed
         start = extent.offset // BLOCK * BLOCK
-        size = min(WINDOW_SIZE, _up_to_block(self.log.used_of(extent.segment)) - start)
+        size = min(WINDOW_SIZE, whole_blocks(self.log.used_of(extent.segment)) - start)
         if size < extent.size or not self.windows.follows(extent, sequence):
             return None
         window = self.windows.begin(extent, sequence, start, size)
@@ -183,7 +183,7 @@ class Disk:
     def _read(self, extent: Extent, scratch: memoryview) -> memoryview | None:
         """Just the blocks of the unit."""
         start = extent.offset // BLOCK * BLOCK
-        end = _up_to_block(extent.offset + extent.size)
+        end = whole_blocks(extent.offset + extent.size)
         if end > SEGMENT_SIZE:
             return None  # no unit is there: the entry is damaged
         view = scratch[: end - start]
@@ -215,7 +215,10 @@ class Disk:
 
     def may_write(self) -> bool:
         """Whether writing a segment makes sense now."""
-        return self.takes_writes and not self.rests and self.budget.allows(_SEGMENT_BLOCKS)
+        return self._may_write(_SEGMENT_BLOCKS)
+
+    def _may_write(self, blocks: int) -> bool:
+        return self.takes_writes and not self.rests and self.budget.allows(blocks)
 
     @property
     def rests(self) -> bool:
@@ -229,9 +232,10 @@ class Disk:
 
     def admit(self, size: int) -> bool:
         """Whether so many bytes may be written now; they are charged to the day's budget then."""
-        if not self.takes_writes or self.rests or not self.budget.allows(size // BLOCK):
+        blocks = size // BLOCK
+        if not self._may_write(blocks):
             return False
-        self.budget.charge(size // BLOCK)  # before the note, and that before the write
+        self.budget.charge(blocks)  # before the note, and that before the write
         try:
             if self.budget.note_due():
                 self.budget.keep(self.require().save_note)
@@ -257,7 +261,3 @@ class Disk:
     def save_budget(self) -> None:
         """The budget was changed by a person: it is to outlive the daemon. Raises as `write`."""
         self.budget.keep(self.require().save_note)
-
-
-def _up_to_block(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK

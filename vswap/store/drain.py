@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vswap.geometry import CLUSTER_SHIFT
-from vswap.store.entry import EMPTY, FLAGS_MASK, OF_PAGE, same_page
 from vswap.store.parts import Parts
 from vswap.store.relocate import Relocator
-from vswap.store.unit import HEADER, unit_size
+from vswap.store.unit import padded
 from vswap.store.walk import LivingUnit, OnDisk, Walk
 
 __all__ = ["Drain"]
@@ -54,15 +53,7 @@ class Drain:
     def _bring_back(self, unit: LivingUnit, data: bytes) -> int:
         """Append a unit to memory's log as it is; how many pages were moved."""
         with self._parts.locks[unit.slot >> CLUSTER_SHIFT]:
-            current = self._parts.table.entries(unit.slot, len(unit.entries))
-            entries = [
-                now
-                if same_page(now, was) and self._parts.sequence_of(now) == unit.sequence
-                else EMPTY
-                for now, was in zip(current, unit.entries, strict=True)
-            ]
+            entries = self._parts.still(unit.slot, unit.entries, unit.sequence)
             if not any(entries):
                 return 0
-            padding = bytes(unit_size(len(data) - HEADER.size, len(entries)) - len(data))
-            flags = next(filter(None, entries)) & FLAGS_MASK & ~OF_PAGE
-            return self._relocator.put(unit.slot, entries, memoryview(data + padding), flags)
+            return self._relocator.put(unit.slot, entries, padded(data, len(entries)))

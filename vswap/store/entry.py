@@ -75,6 +75,7 @@ __all__ = [
     "same_page",
     "segment_of",
     "share_of",
+    "unit_flags",
 ]
 
 EMPTY = 0
@@ -180,6 +181,11 @@ def same_page(entry: int, before: int) -> bool:
     False if there was no entry.
     """
     return before != EMPTY and not (entry ^ before) & ~OF_PAGE
+
+
+def unit_flags(entry: int) -> int:
+    """Those of a page's flags that are its unit's."""
+    return entry & FLAGS_MASK & ~OF_PAGE
 
 
 def index_of(entry: int) -> int:

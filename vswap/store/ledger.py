@@ -28,6 +28,7 @@ from vswap.store.entry import (
     end_of_segment,
     segment_of,
 )
+from vswap.store.select import segments_of
 
 __all__ = ["Entries", "Ledger", "Totals"]
 
@@ -143,9 +144,8 @@ class Ledger:
         return [] if self._pages[segment] else [segment]
 
     def _drop_many(self, entries: npt.NDArray[np.uint64]) -> list[int]:
-        found = (entries >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)).astype(int)
         shares = (entries >> np.uint64(SHARE_SHIFT) & np.uint64(SHARE_MASK)) * np.uint64(ALIGNMENT)
-        segments, where = np.unique(found, return_inverse=True)
+        segments, where = np.unique(segments_of(entries), return_inverse=True)
         self.pages[segments] -= np.bincount(where).astype(np.int32)
         self.bytes[segments] -= np.bincount(where, shares).astype(np.int32)
         hot = entries & np.uint64(NOT_HOT) == 0

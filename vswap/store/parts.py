@@ -170,6 +170,17 @@ class Parts:
             self.disk.log.publish(len(new) if to_disk else 0, dead[at:])
         return moved
 
+    def still(self, slot: int, entries: Sequence[int], sequence: int) -> list[int]:
+        """The entries of consecutive slots now, EMPTY where it is another page than `entries` say.
+
+        These are of one unit, in a segment whose filling was `sequence`. The slots lie in one
+        cluster, whose lock the caller holds.
+        """
+        return [
+            now if same_page(now, was) and self.sequence_of(now) == sequence else EMPTY
+            for now, was in zip(self.table.entries(slot, len(entries)), entries, strict=True)
+        ]
+
     def origin(self, entries: Iterable[int]) -> Origin:
         """What tells the units of these entries for ever (LOG-AGE, DISK-AGE).
 

@@ -14,21 +14,12 @@ from collections.abc import Iterator
 
 from vswap.errors import FullError
 from vswap.geometry import CLUSTER_SHIFT
-from vswap.store.entry import (
-    EMPTY,
-    FLAGS_MASK,
-    LOADED,
-    OF_PAGE,
-    UNIT_SHIFT,
-    extent_of,
-    index_of,
-    same_page,
-)
+from vswap.store.entry import INDEX_SHIFT, LOADED, UNIT_SHIFT, extent_of, index_of
 from vswap.store.fetch import Gap
 from vswap.store.jobs import Job, Jobs
 from vswap.store.log import KEPT
-from vswap.store.parts import Parts
-from vswap.store.unit import HEADER, unit_length, unit_size
+from vswap.store.parts import Parts, entries_of
+from vswap.store.unit import padded, unit_length
 
 __all__ = ["Promoter"]
 
@@ -69,27 +60,17 @@ class Promoter:
 
     def _promote(self, gap: Gap, unit: bytes) -> Iterator[int]:
         """Append the unit to memory's log for those of its slots that still name it."""
-        first, pages = gap.slot - index_of(gap.entry), extent_of(gap.entry).pages
-        length = unit_length(memoryview(unit), 0)
-        data = unit[:length] + bytes(unit_size(length - HEADER.size, pages) - length)
+        index, pages = index_of(gap.entry), extent_of(gap.entry).pages
+        first = gap.slot - index
+        data = padded(unit[: unit_length(memoryview(unit), 0)], pages)
+        of_unit = entries_of(gap.entry - (index << INDEX_SHIFT), pages)
         with self._parts.locks[first >> CLUSTER_SHIFT]:
-            current = self._parts.table.entries(first, pages)
-            at = gap.slot - first
-            if (
-                not same_page(current[at], gap.entry)
-                or self._parts.sequence_of(gap.entry) != gap.sequence
-            ):
+            entries = self._parts.still(first, of_unit, gap.sequence)
+            if not entries[index]:
                 return
-            entries = [
-                entry if entry >> UNIT_SHIFT == gap.entry >> UNIT_SHIFT else EMPTY
-                for entry in current
-            ]
             for slot, entry in enumerate(entries, first):
                 if entry & LOADED:  # it begins anew, as something that is wanted
                     self._parts.table.replace(slot, entry & ~LOADED)
-            flags = gap.entry & FLAGS_MASK & ~OF_PAGE
-            moved = self._jobs.relocator.put(
-                first, entries, memoryview(data), flags, time.monotonic()
-            )
+            moved = self._jobs.relocator.put(first, entries, data, time.monotonic())
         self.pages += moved
         yield moved

@@ -29,14 +29,13 @@ from vswap.store.dictionary import Sampler
 from vswap.store.entry import (
     COLD,
     EMPTY,
-    FLAGS_MASK,
     HUGE,
-    OF_PAGE,
     UNIT_SHIFT,
     index_of,
     same_page,
     segment_of,
     share_of,
+    unit_flags,
 )
 from vswap.store.parts import Origin, Parts, entries_of
 from vswap.store.unit import Found, pack_payload, unit_size, units_in
@@ -79,20 +78,17 @@ class Relocator:
         `entries` are those of its slots, EMPTY where the slot names another unit or none. The
         caller holds their cluster's lock, and has since it read them.
         """
-        live = [entry for entry in entries if entry]
         data = self._parts.memory[unit.position : unit.position + unit.size]
-        flags = live[0] & FLAGS_MASK & ~OF_PAGE
-        return self.put(unit.slot, entries, data, flags, self._born(live))
+        return self.put(unit.slot, entries, data, self._born([*filter(None, entries)]))
 
-    def put(
-        self, slot: int, entries: list[int], unit: memoryview, flags: int, born: float = _LONG_AGO
-    ) -> int:
+    def put(self, slot: int, entries: list[int], unit: Bytes, born: float = _LONG_AGO) -> int:
         """Append a unit, padding included, for slots that have `entries`; otherwise as `copy`.
 
         Its youngest page was written at `born`.
         """
         self._appender.written_at(born)
-        made = self._appender.copy(unit, len(entries) - entries.count(EMPTY), flags)
+        live = [*filter(None, entries)]
+        made = self._appender.copy(unit, len(live), unit_flags(live[0]))
         self._appender.settle()
         pages = entries_of(made, len(entries))
         moved = 0

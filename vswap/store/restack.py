@@ -16,8 +16,8 @@ from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, SEGMENT_SIZE
 from vswap.store.batch import sealed_size
 from vswap.store.decoder import Decoder
 from vswap.store.disk_log import DiskLog
-from vswap.store.entry import EMPTY, FLAGS_MASK, OF_PAGE, same_page
-from vswap.store.parts import Origin, Parts
+from vswap.store.entry import unit_flags
+from vswap.store.parts import Parts
 from vswap.store.relocate import runs_of
 from vswap.store.walk import LivingUnit, Walk
 from vswap.store.writeback import WriteBack
@@ -119,43 +119,35 @@ class Restack:
 
     def _stage(self, unit: LivingUnit, data: bytes) -> bool:
         """Put a unit into the batch, as it is or what is left of it; False if it does not fit."""
-        origin = self._origin(unit)
+        with self._parts.locks[unit.slot >> CLUSTER_SHIFT]:
+            entries = self._parts.still(unit.slot, unit.entries, unit.sequence)
+            origin = self._parts.origin(entries)
         if not origin:
             return True  # all of it has died or moved meanwhile
         batch = self._writeback.batch
-        if not all(unit.entries):
+        if not all(entries):
             try:
-                rests = self._rests(unit, data)
+                rests = self._rests(unit.slot, entries, data)
             except CorruptError:
                 return True  # it stays where it is
             size = sum(sealed_size(len(made), len(run)) for _, run, made, _ in rests)
-            if size < sealed_size(len(data), len(unit.entries)):
-                # (All or the first: what was added of a unit that is tried again has moved then.)
+            if size < sealed_size(len(data), len(entries)):
+                # (What fits and what does not are tried again alike: some of it has moved then.)
                 return all(
                     batch.add(slot, run, origin, made, flags) for slot, run, made, flags in rests
                 )
         # As it is, also if smaller pieces would take as much: so the disk never holds more after.
-        flags = next(filter(None, unit.entries)) & FLAGS_MASK & ~OF_PAGE
-        return batch.add(unit.slot, unit.entries, origin, data, flags)
+        flags = unit_flags(next(filter(None, entries)))
+        return batch.add(unit.slot, entries, origin, data, flags)
 
-    def _rests(self, unit: LivingUnit, data: bytes) -> list[tuple[int, list[int], bytes, int]]:
+    def _rests(
+        self, first: int, entries: list[int], data: bytes
+    ) -> list[tuple[int, list[int], bytes, int]]:
         """What is left of a unit, each run compressed anew: slot, entries, unit, flags."""
-        alive = next(at for at, entry in enumerate(unit.entries) if entry)
-        pages = self._decoder.decode(memoryview(data), 0, unit.slot, unit.slot + alive)
+        alive = next(at for at, entry in enumerate(entries) if entry)
+        pages = self._decoder.decode(memoryview(data), 0, first, first + alive)
         rests = []
-        for at, run in runs_of(unit.entries):
+        for at, run in runs_of(entries):
             part = bytes(memoryview(pages)[at << PAGE_SHIFT : at + len(run) << PAGE_SHIFT])
-            rests.append((unit.slot + at, run, *self._writeback.pack(unit.slot + at, run, part)))
+            rests.append((first + at, run, *self._writeback.pack(first + at, run, part)))
         return rests
-
-    def _origin(self, unit: LivingUnit) -> Origin:
-        """What tells the unit for ever; empty if it is not what its slots name any more."""
-        with self._parts.locks[unit.slot >> CLUSTER_SHIFT]:
-            current = self._parts.table.entries(unit.slot, len(unit.entries))
-            same = [
-                was
-                if same_page(now, was) and self._parts.sequence_of(now) == unit.sequence
-                else EMPTY
-                for now, was in zip(current, unit.entries, strict=True)
-            ]
-            return self._parts.origin(same)

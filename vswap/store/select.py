@@ -21,7 +21,7 @@ from vswap.store.entry import (
     SHARE_SHIFT,
 )
 
-__all__ = ["Selection", "in_cache", "is_older"]
+__all__ = ["Selection", "in_cache", "is_older", "segments_of"]
 
 Entries = npt.NDArray[np.uint64]
 Times = npt.NDArray[np.float64]
@@ -81,6 +81,11 @@ def in_cache(entries: Entries) -> Mask:
 
 def is_older(entries: Entries, born: Times, when: float) -> Mask:
     """Which are of a segment whose youngest page was written at `when` or before."""
-    segments = entries >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)
-    older: Mask = born[np.where(in_cache(entries), segments, 0).astype(np.int64)] <= when
+    older: Mask = born[np.where(in_cache(entries), segments_of(entries), 0)] <= when
     return older
+
+
+def segments_of(entries: Entries) -> npt.NDArray[np.int64]:
+    """The number of each one's segment, in memory or on disk."""
+    segments = entries >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)
+    return segments.astype(np.int64)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vswap.geometry import CLUSTER_SLOTS, SEGMENT_SIZE
-from vswap.store.entry import HUGE, LOADED, SEGMENT_MASK, SEGMENT_OFFSET_SHIFT
+from vswap.store.entry import HUGE, LOADED
 from vswap.store.parts import Parts
 from vswap.store.plan import Sealed, Victim
-from vswap.store.select import in_cache
+from vswap.store.select import in_cache, segments_of
 
 __all__ = ["Marks", "Spill", "order"]
 
@@ -55,9 +55,7 @@ class Marks:
 
     def _count(self, entries: npt.NDArray[np.uint64]) -> None:
         entries = entries[in_cache(entries)]
-        segments = (entries >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)).astype(
-            np.int64
-        )
+        segments = segments_of(entries)
         count = len(self.pages)
         self.pages += np.bincount(segments, minlength=count)
         loaded, huge = (entries & np.uint64(flag) != 0 for flag in (LOADED, HUGE))
@@ -69,9 +67,9 @@ def order(sealed: Sealed, marks: Marks, now: float) -> list[Victim]:
     """The sealed segments in the order in which they should go, without what was just written."""
     segments = sealed.segments
     pages = np.maximum(marks.pages[segments], 1)
-    weight = 1 + (
-        _HUGE_WEIGHT * marks.huge[segments] + _LOADED_WEIGHT * marks.loaded[segments]
-    ) / np.maximum(pages, 1)
+    weight = (
+        1 + (_HUGE_WEIGHT * marks.huge[segments] + _LOADED_WEIGHT * marks.loaded[segments]) / pages
+    )
     score = (now - sealed.born) * weight
     by_age = np.argsort(sealed.born, kind="stable")
     old = by_age[: len(by_age) - int(np.ceil(len(by_age) * _JUST_WRITTEN))]

@@ -126,10 +126,7 @@ class Store:
 
     def fetch_lane(self) -> FetchLane:
         """A new one, for reads that `Lane.look` has parked."""
-        parts, decoder = self._parts, self._parts.decoder()
-        reader = Reader(parts, decoder, self._fetched)
-        fetcher = Fetcher(parts, decoder, self._fetched, reader.look, self._promoter.read)
-        lane = FetchLane(fetcher)
+        lane = FetchLane(self._fetcher(self._fetched, self._promoter.read))
         with self._lanes_lock:
             self._fetch_lanes.append(lane)
         return lane
@@ -231,10 +228,15 @@ class Store:
 
     def check(self) -> Findings:
         """Compare everything the store derives with what is really there. See `audit`."""
-        parts, decoder = self._parts, self._parts.decoder()
         fetched = Fetched()  # its own: what is on the disk is to be read there
-        reader = Reader(parts, decoder, fetched)
-        return audit(parts, Fetcher(parts, decoder, fetched, reader.look))
+        return audit(self._parts, self._fetcher(fetched))
+
+    def _fetcher(
+        self, fetched: Fetched, on_read: Callable[[Gap, bytes], None] = lambda _gap, _unit: None
+    ) -> Fetcher:
+        """One with a decoder and a reader of its own."""
+        parts, decoder = self._parts, self._parts.decoder()
+        return Fetcher(parts, decoder, fetched, Reader(parts, decoder, fetched).look, on_read)
 
     def _requests(self) -> int:
         with self._lanes_lock:

@@ -36,6 +36,7 @@ __all__ = [
     "Found",
     "pack_payload",
     "pack_unit",
+    "padded",
     "unit_length",
     "unit_size",
     "units_in",
@@ -87,6 +88,11 @@ def pack_unit(slot: int, pages: int, codec: int, payload: Bytes) -> bytes:
     unit = bytearray(HEADER.size + len(payload))
     write_unit(memoryview(unit), 0, slot, pages, codec, payload)
     return bytes(unit)
+
+
+def padded(unit: bytes, pages: int) -> bytes:
+    """A unit, header and payload, with the padding that it has in a segment."""
+    return unit.ljust(unit_size(len(unit) - HEADER.size, pages), b"\0")
 
 
 def unit_length(memory: memoryview, position: int) -> int:

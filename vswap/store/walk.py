@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vswap.geometry import CLUSTER_SHIFT, SEGMENT_SIZE
-from vswap.store.backing import BLOCK, aligned
+from vswap.store.backing import BLOCK, aligned, whole_blocks
 from vswap.store.entry import (
     EMPTY,
     KIND_BACKING,
     KIND_SHIFT,
-    SEGMENT_MASK,
     SEGMENT_OFFSET_SHIFT,
     UNIT_SHIFT,
     extent_of,
     index_of,
 )
 from vswap.store.parts import Parts
+from vswap.store.select import segments_of
 from vswap.store.unit import unit_length
 
 __all__ = ["LivingUnit", "OnDisk", "Walk"]
@@ -82,9 +82,8 @@ class Walk:
             self.clusters_visited += 1
             with self._parts.locks[cluster]:
                 page = self._parts.table.page(cluster)
-            segments = page >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)
             away = page >> np.uint64(KIND_SHIFT) == KIND_BACKING
-            at = np.flatnonzero(away & chosen[np.where(away, segments, 0).astype(np.int64)])
+            at = np.flatnonzero(away & chosen[np.where(away, segments_of(page), 0)])
             if at.size:
                 slots.append((at + (cluster << CLUSTER_SHIFT)).astype(np.uint32))
                 entries.append(page[at])
@@ -110,7 +109,7 @@ class Walk:
         if self._memory is None:
             self._memory = aligned(SEGMENT_SIZE)
         self.segments_read += 1
-        view = self._memory[: -(-(end - start) // BLOCK) * BLOCK]
+        view = self._memory[: whole_blocks(end - start)]
         try:
             return view if self._parts.disk.read(segment, start, view) else None
         except OSError:

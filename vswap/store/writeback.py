@@ -28,13 +28,12 @@ from vswap.store.disk_log import KEPT_ON_DISK
 from vswap.store.entry import (
     COLD,
     EMPTY,
-    FLAGS_MASK,
     HUGE,
-    OF_PAGE,
     UNIT_SHIFT,
     position_of,
     same_page,
     share_of,
+    unit_flags,
 )
 from vswap.store.parts import Origin, Parts, entries_of
 from vswap.store.plan import Victim
@@ -108,7 +107,7 @@ class WriteBack:
         whole = self._whole(slot, entries)
         if whole is not None:
             unit, origin = whole
-            return self._batch.add(slot, entries, origin, unit, entries[0] & FLAGS_MASK & ~OF_PAGE)
+            return self._batch.add(slot, entries, origin, unit, unit_flags(entries[0]))
         for at, run in runs_of(entries):
             try:
                 loaded = self._relocator.load(slot + at, run)
