@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,10 +18,11 @@ from bench.peers.processes import threads_of
 
 __all__ = ["large_share", "watching_writes"]
 
-_INSTANCES = Path("/sys/kernel/tracing/instances")
+_TRACING = Path("/sys/kernel/tracing")
 _BUFFER_KIB = "8192"
 _WRITE = re.compile(r"block_rq_issue: \S+ (\S*W\S*) \d+ \(.*\) \d+ \+ (\d+)")
 _SECTOR = 512
+_SECONDS = 10.0
 
 
 @contextmanager
@@ -29,9 +31,30 @@ def watching_writes(pids: Collection[int]) -> Iterator[list[int]]:
 
     Raises `PeerError` where the kernel does not trace.
     """
-    if not _INSTANCES.is_dir():
-        raise PeerError("this kernel traces no block requests (mount tracefs)")
-    instance = _INSTANCES / f"vswap-bench-{os.getpid()}"
+    with _tracing() as instances, _issued(instances, pids) as sizes:
+        yield sizes
+
+
+@contextmanager
+def _tracing() -> Iterator[Path]:
+    """The folder of the tracing file system's instances; it is mounted for so long if need be."""
+    instances = _TRACING / "instances"
+    if instances.is_dir():
+        yield instances
+        return
+    mount = ["mount", "-t", "tracefs", "tracefs", str(_TRACING)]
+    done = subprocess.run(mount, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if done.returncode or not instances.is_dir():
+        raise PeerError(f"this kernel traces no block requests: {done.stderr.strip()}")
+    try:
+        yield instances
+    finally:
+        subprocess.run(["umount", str(_TRACING)], timeout=_SECONDS, check=False)
+
+
+@contextmanager
+def _issued(instances: Path, pids: Collection[int]) -> Iterator[list[int]]:
+    instance = instances / f"vswap-bench-{os.getpid()}"
     event = instance / "events/block/block_rq_issue/enable"
     sizes: list[int] = []
     instance.mkdir()
