@@ -15,6 +15,7 @@ import errno
 
 __all__ = [
     "CorruptError",
+    "DiskFullError",
     "FullError",
     "MediumError",
     "NoDataError",
@@ -75,6 +76,10 @@ class FullError(RequestError):
     """No memory may be taken for this write. The kernel keeps the page."""
 
     errno = errno.ENOSPC
+
+
+class DiskFullError(FullError):
+    """The backing has no room. What was to go there stays in memory: it is nobody's error."""
 
 
 class CorruptError(RequestError):

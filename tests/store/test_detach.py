@@ -155,7 +155,7 @@ def test_what_was_half_done_is_not_written_to_a_backing_that_goes(
         seal(device.lane)
         job = jobs.write_back(jobs.sealed(1e9), 1e9)
     elif what == "a command":
-        job = jobs.write_back_selected(EVERYTHING, 0.0)
+        job = jobs.write_back_selected([EVERYTHING], 0.0)
     else:
         job = Job(jobs.restack.empty(device.store._parts.disk.log.full().segments))
     assert job is not None

@@ -323,7 +323,7 @@ class DiskLogMachine(RuleBasedStateMachine):
     def put_back(self, which: int, bad: bool) -> None:
         segment = self.taken.pop(which % len(self.taken))
         self.log.put_back(segment, bad=bad)
-        (self.bad if bad else self.free).add(segment)
+        (self.bad if bad and self.free else self.free).add(segment)  # never the last one
 
     @precondition(lambda self: self.taken)
     @rule(

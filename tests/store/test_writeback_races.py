@@ -249,7 +249,7 @@ BETWEEN: dict[str, Act] = {
 
 JOBS: dict[str, Callable[[Device], Iterator[int]]] = {
     "writing back what is selected": lambda device: device.store._upkeep.jobs._by_command.selected(
-        EVERYTHING, 0.0
+        [EVERYTHING], 0.0
     ),
     "writing back segments": lambda device: device.store._upkeep.jobs.writeback.segments(
         [victim_of(device.store, at) for at in sealed_segments(device.store)]

@@ -13,12 +13,23 @@ import os
 from typing import Protocol
 
 from vswap.errors import UserError
-from vswap.geometry import SEGMENT_SIZE
+from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SIZE
 
-__all__ = ["BLOCK", "NOTE_SIZE", "Backing", "MemoryBacking", "aligned", "whole_blocks"]
+__all__ = [
+    "BLOCK",
+    "NOTE_SIZE",
+    "UNIT_BLOCKS",
+    "Backing",
+    "MemoryBacking",
+    "aligned",
+    "whole_blocks",
+]
 
 BLOCK = 4096
 """What is read and written is whole blocks, at offsets and in memory that are multiples of it."""
+
+UNIT_BLOCKS = MAX_UNIT_PAGES * PAGE_SIZE + 2 * BLOCK
+"""Bytes in which the blocks of any unit have room."""
 
 NOTE_SIZE = 512
 """Most bytes of a note."""
@@ -70,8 +81,12 @@ def whole_blocks(size: int) -> int:
 
 
 def aligned(size: int) -> memoryview:
-    """Memory for reading and writing: `size` bytes that begin at a page, and stay."""
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    """Memory for reading and writing: `size` bytes that begin at a page, are there, and stay.
+
+    Raises `OSError` if there is no memory.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    return memoryview(mmap.mmap(-1, size, flags=flags))
 
 
 class MemoryBacking:

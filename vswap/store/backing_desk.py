@@ -27,6 +27,7 @@ class BackingDesk:
         It belongs to the store then. Of a larger one than the store could ever fill a part is used.
         """
         with self._upkeep.lock:
+            self._upkeep.jobs.prepare_to_spill()
             self._disk.attach(backing)
 
     def grow(self, size: int) -> None:
@@ -63,10 +64,10 @@ class BackingDesk:
         with self._upkeep.lock:
             self._upkeep.detach.stop()
 
-    def write_back(self, selection: Selection) -> int:
-        """Write back the pages selected, as far as disk and budget go; how many were moved."""
+    def write_back(self, *selections: Selection) -> int:
+        """Write back what any of these selects, as far as disk and budget go; how many pages."""
         self._disk.require()
-        return self._upkeep.write_back(selection)
+        return self._upkeep.write_back(*selections)
 
     def set_writeback_limit(self, units: int) -> None:
         """So many units of 4 KiB may be written a day, if that is enabled. Raises as `grow`."""

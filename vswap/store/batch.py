@@ -52,7 +52,7 @@ class Batch:
     """One disk segment's content in the making. For one thread at a time."""
 
     def __init__(self, disk: Disk) -> None:
-        """Nothing in it. Its memory is taken when it is first used."""
+        """Nothing in it. Its memory is taken with `prepare`, or when it is first used."""
         self._disk = disk
         self._memory: memoryview | None = None
         self._sequence = 0
@@ -67,10 +67,14 @@ class Batch:
         """What is in it."""
         return iter(self._placed)
 
-    def begin(self) -> None:
-        """Forget what is in it."""
+    def prepare(self) -> None:
+        """Take the memory, once."""
         if self._memory is None:
             self._memory = aligned(SEGMENT_SIZE)
+
+    def begin(self) -> None:
+        """Forget what is in it."""
+        self.prepare()
         self._sequence = 0  # taken with the first unit
         self._used = 0
         self._placed = []

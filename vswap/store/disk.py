@@ -246,7 +246,8 @@ class Disk:
 
     def write(self, segment: int, data: memoryview) -> None:
         """Write the first blocks of a disk segment, which were admitted. Raises `OSError`."""
-        self.require().write(segment << SEGMENT_SHIFT, data)
+        with self.use():
+            self.require().write(segment << SEGMENT_SHIFT, data)
         with self._lock:
             self.writes += len(data) // BLOCK
         self._resting = 0.0

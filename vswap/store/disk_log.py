@@ -8,7 +8,7 @@ A disk segment's life::
 
 It is written once, as a whole, while nothing names it; then entries come to name its units, and
 it is free again when the last of them has gone. One that could not be written is put aside
-(BAD) until a backing is attached anew, or grows.
+(BAD) until a backing is attached anew, or grows; but never the last one that is free.
 
 Invariants (each named in the tests):
 
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vswap.errors import FullError
+from vswap.errors import DiskFullError
 from vswap.geometry import PAGE_SIZE
 from vswap.store.ledger import Entries, Ledger
 from vswap.store.region import Region
@@ -139,17 +139,21 @@ class DiskLog:
         return len(self._free)
 
     def take(self, kept: int = KEPT_ON_DISK) -> int:
-        """A disk segment to be filled. Raises `FullError` if no more than `kept` are free."""
+        """A disk segment to be filled. Raises `DiskFullError` if no more than `kept` are free."""
         with self._lock:
             if len(self._free) <= kept:
-                raise FullError("no segment of the backing is free")
+                raise DiskFullError("no segment of the backing is free")
             segment = heapq.heappop(self._free)
             self._state[segment] = _TAKEN
             return segment
 
     def put_back(self, segment: int, *, bad: bool) -> None:
-        """It has not been filled; if `bad` it is not to be tried again."""
+        """It has not been filled; if `bad` it is not to be tried again, unless it is the last.
+
+        Without any that is free the disk could not be cleaned.
+        """
         with self._lock:
+            bad = bad and bool(self._free)
             self._state[segment] = _BAD if bad else _FREE
             if not bad:
                 heapq.heappush(self._free, segment)

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from vswap.codec import Bytes
 from vswap.errors import CorruptError, MediumError
-from vswap.geometry import CLUSTER_SHIFT, MAX_UNIT_PAGES, PAGE_SHIFT, PAGE_SIZE
-from vswap.store.backing import BLOCK, aligned
+from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT
+from vswap.store.backing import UNIT_BLOCKS, aligned
 from vswap.store.decoder import Decoder
 from vswap.store.entry import UNIT_SHIFT, extent_of, index_of, same_page
 from vswap.store.parts import Parts
@@ -33,8 +33,6 @@ __all__ = ["KEPT_UNITS", "Fetched", "Fetcher", "Gap", "Parked"]
 
 KEPT_UNITS = 64
 """Most units that are kept decoded, of up to 64 KiB each."""
-
-_SCRATCH = MAX_UNIT_PAGES * PAGE_SIZE + 2 * BLOCK
 
 
 class Gap(NamedTuple):
@@ -128,18 +126,15 @@ class Fetcher:
         while True:
             error: Exception
             try:
-                pages, raw = self._unit(gap.slot, gap.entry, gap.sequence)
-                start = index_of(gap.entry) << PAGE_SHIFT
-                end = start + (gap.pages << PAGE_SHIFT)
-                if end <= len(pages):
-                    if raw is not None:
-                        self._on_read(gap, raw)
-                    return memoryview(pages)[start:end]
-                error = CorruptError(f"slot {gap.slot}: its entry is not of the unit it names")
+                pages, raw = self._pages(gap)
             except CorruptError as corrupt:
                 error = corrupt
             except OSError as failed:
                 error = MediumError(f"slot {gap.slot}: the backing cannot be read: {failed}")
+            else:
+                if raw is not None:
+                    self._on_read(gap, raw)
+                return pages
             if self._is_still(gap):
                 if isinstance(error, CorruptError):
                     self._parts.disk.note_corrupt()
@@ -151,6 +146,15 @@ class Fetcher:
                 gap = gaps[0]
                 continue
             return b"".join(self.finish(Parked(buffers, gaps, 0, gap.pages << PAGE_SHIFT)))
+
+    def _pages(self, gap: Gap) -> tuple[Bytes, bytes | None]:
+        """A gap's pages; and their whole unit as it is on disk, if it was not at hand."""
+        unit, raw = self._unit(gap.slot, gap.entry, gap.sequence)
+        start = index_of(gap.entry) << PAGE_SHIFT
+        end = start + (gap.pages << PAGE_SHIFT)
+        if end > len(unit):
+            raise CorruptError(f"slot {gap.slot}: its entry is not of the unit it names")
+        return memoryview(unit)[start:end], raw
 
     def unit(self, slot: int, entry: int, sequence: int) -> Bytes:
         """All pages of the unit on disk that `slot` has `entry` for, and keep them.
@@ -176,7 +180,7 @@ class Fetcher:
     def raw(self, entry: int, sequence: int) -> bytes | None:
         """A unit as `Disk.unit` gives it."""
         if self._scratch is None:
-            self._scratch = aligned(_SCRATCH)
+            self._scratch = aligned(UNIT_BLOCKS)
         return self._parts.disk.unit(entry, sequence, self._scratch)
 
     def _is_still(self, gap: Gap) -> bool:

@@ -6,11 +6,15 @@ Nothing here is locked: it is for whoever holds `Upkeep.lock`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from vswap.codec import Codec, Zstd
-from vswap.errors import FullError
+from vswap.errors import DiskFullError, FullError
 from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE
 from vswap.store import plan
 from vswap.store.appender import Appender
@@ -111,9 +115,21 @@ class Jobs:
         """Move down a tier's pages, wherever they are."""
         return Job(self._sweeping(tier, now), kept=1)
 
+    def prepare_to_spill(self) -> None:
+        """A backing comes: take the memory that spilling needs. Raises `OSError`."""
+        self.restack.prepare()
+
     def can_spill(self) -> bool:
         """Whether `write_back` may have something to do."""
         return self._disk.may_write() and self._disk.log.room() > 0
+
+    def disk_room(self) -> int:
+        """How many disk segments are free."""
+        return self._disk.log.room()
+
+    def may_write_back(self) -> bool:
+        """Whether the disk takes anything now, if it has room."""
+        return self._disk.may_write()
 
     def can_write_back(self) -> bool:
         """Whether the disk would take a segment now."""
@@ -124,15 +140,20 @@ class Jobs:
 
         If disk segments have become few and much of them is dead, those are cleaned first.
         """
-        sparse = self.restack.choose(now) if self._disk.may_write() else None
-        if sparse is not None:
-            return Job(self.restack.empty(sparse))
+        cleaning = self.clean_disk(now)
+        if cleaning is not None:
+            return cleaning
         victims = self._spill.choose(sealed, now) if self.can_write_back() else []
         return Job(self._writing_back(victims)) if victims else None
 
-    def write_back_selected(self, selection: Selection, now: float) -> Job:
-        """Write back what a command asks for."""
-        return Job(self._by_command.selected(selection, now))
+    def clean_disk(self, now: float) -> Job | None:
+        """Win back dead space of the disk, if free disk segments are few and one can be won."""
+        sparse = self.restack.choose(now) if self._disk.may_write() else None
+        return None if sparse is None else Job(self._cleaning_disk(sparse))
+
+    def write_back_selected(self, selections: Sequence[Selection], now: float) -> Job:
+        """Write back what a command asks for: what any of these selects."""
+        return Job(self._by_command.selected(selections, now))
 
     def sealed(self, now: float) -> plan.Sealed:
         """The sealed segments without those that were just cleaned in vain."""
@@ -193,12 +214,19 @@ class Jobs:
 
     def _writing_back(self, victims: list[Victim]) -> Iterator[int]:
         moved = 0
-        for pages in self.writeback.segments(victims):
-            moved += pages
-            yield pages
+        try:
+            for pages in self.writeback.segments(victims):
+                moved += pages
+                yield pages
+        except DiskFullError:
+            return  # memory may have room all the same
         if not moved:
             until = time.monotonic() + _PUBLISHING_SECONDS
             self._stuck.update(dict.fromkeys(victims, until))
+
+    def _cleaning_disk(self, sparse: npt.NDArray[np.int64]) -> Iterator[int]:
+        with suppress(DiskFullError):
+            yield from self.restack.empty(sparse)
 
     def _sweeping(self, tier: Tier, now: float) -> Iterator[int]:
         moved = 0

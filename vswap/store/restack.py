@@ -74,6 +74,11 @@ class Restack:
         self._now = 0.0
         self.segments_cleaned = 0
 
+    def prepare(self) -> None:
+        """Take the memory for it: it is wanted when memory is short."""
+        self._walk.prepare()
+        self._writeback.batch.prepare()
+
     def choose(self, now: float) -> npt.NDArray[np.int64] | None:
         """The disk segments to empty now, if it is time to and would win something.
 
@@ -92,7 +97,7 @@ class Restack:
     def empty(self, victims: npt.NDArray[np.int64]) -> Iterator[int]:
         """Move what lives in these disk segments to others; yields pages moved.
 
-        May raise `FullError`, with nothing lost.
+        May raise `DiskFullError`, with nothing lost.
         """
         fillings = {int(victim): self._log.sequence_of(int(victim)) for victim in victims}
         try:

@@ -133,7 +133,8 @@ class Store:
 
     def close(self) -> None:
         """Let the backing go; what is on it is lost. Nothing else may be called after."""
-        self._parts.disk.let_go()
+        with self._upkeep.lock:  # whoever writes to it has done so then
+            self._parts.disk.let_go()
 
     # --- Upkeep ---------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vswap.codec import Codec
-from vswap.errors import FullError
+from vswap.errors import DiskFullError, FullError
 from vswap.store import plan
 from vswap.store.detach import Detach
 from vswap.store.jobs import Job, Jobs, Tier
@@ -115,15 +115,16 @@ class Upkeep:
     def _choose(self, mood: Mood, now: float) -> Job | None:
         sealed = self.jobs.sealed(now)
         self._duty = plan.duty(sealed)
-        spills = mood is Mood.PRESSING and self.jobs.can_spill()
-        # Writing back wins a whole segment at a time: to clean for less, much must be dead.
-        victim = plan.choose(sealed, Mood.BUSY if spills else mood, now, self.jobs.appender.spare)
-        if victim is not None:
-            return self.jobs.clean(victim)
-        if spills:
-            job = self.jobs.write_back(sealed, now)
+        spare = self.jobs.appender.spare
+        if mood is Mood.PRESSING and self.jobs.can_spill():
+            # Writing back wins a whole segment at a time: to clean for less, much must be dead.
+            victim = plan.choose(sealed, Mood.BUSY, now, spare)
+            job = self.jobs.write_back(sealed, now) if victim is None else None
             if job is not None:
                 return job
+        victim = plan.choose(sealed, mood, now, spare)
+        if victim is not None:
+            return self.jobs.clean(victim)
         if mood is not Mood.BUSY:
             for tier in self._tiers:
                 if tier.due <= now:
@@ -224,22 +225,46 @@ class Upkeep:
             self._decide_on_dictionary()
         return moved
 
-    def write_back(self, selection: Selection) -> int:
-        """Write back what is selected, as far as the disk takes it; how many pages were moved."""
+    def write_back(self, *selections: Selection) -> int:
+        """Write back what any of these selects, as far as the disk takes it.
+
+        Answers how many pages were moved. Dead space on the disk is won back for it.
+        """
         moved = 0
-        with self.lock:
-            job = self.jobs.write_back_selected(selection, time.monotonic())
+        job: Job | None = None
         while True:
             with self.lock:
-                if not self.jobs.can_write_back():
+                if not self.jobs.may_write_back():
                     return moved
+                if job is None:
+                    job = self.jobs.write_back_selected(selections, time.monotonic())
                 try:
                     pages = self.jobs.do_piece(job)
-                except FullError:
-                    return moved
-            if pages is None:
+                    if pages is None:
+                        return moved
+                    moved += pages
+                    continue
+                except DiskFullError:
+                    job = None  # what it has staged is staged again
+            if not self._clean_disk():
                 return moved
-            moved += pages
+
+    def _clean_disk(self) -> bool:
+        """Win back dead space on the disk, with others between the pieces; whether it has room."""
+        before = -1
+        while True:
+            with self.lock:
+                if self.jobs.can_write_back():
+                    return True
+                if self._job is None or self._job.is_sweep:
+                    room = self.jobs.disk_room()
+                    if room <= before:
+                        return False  # the last cleaning has won nothing: units do not fit exactly
+                    before = room
+                    self._job = self.jobs.clean_disk(time.monotonic())
+                if self._job is None:
+                    return False
+                self._advance()
 
     def statistics(self) -> UpkeepStatistics:
         """What has been done so far."""

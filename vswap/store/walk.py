@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vswap.geometry import CLUSTER_SHIFT, SEGMENT_SIZE
-from vswap.store.backing import BLOCK, aligned, whole_blocks
+from vswap.store.backing import BLOCK, UNIT_BLOCKS, aligned, whole_blocks
 from vswap.store.entry import (
     EMPTY,
     KIND_BACKING,
@@ -64,11 +64,18 @@ class Walk:
     """Looks for pages on disk and reads them. For one thread at a time."""
 
     def __init__(self, parts: Parts) -> None:
-        """Takes the memory for a disk segment when one is read."""
+        """Takes the memory for a disk segment with `prepare`, or when one is read."""
         self._parts = parts
         self._memory: memoryview | None = None
+        self._scratch: memoryview | None = None
         self.clusters_visited = 0
         self.segments_read = 0
+
+    def prepare(self) -> None:
+        """Take the memory, once."""
+        if self._memory is None:
+            self._memory = aligned(SEGMENT_SIZE)
+            self._scratch = aligned(UNIT_BLOCKS)
 
     def find(self, wanted: npt.NDArray[np.int64] | None = None) -> OnDisk:
         """The pages in the disk segments `wanted`, or in all: each used cluster is visited once.
@@ -106,8 +113,8 @@ class Walk:
             at = end
 
     def _read(self, segment: int, start: int, end: int) -> memoryview | None:
-        if self._memory is None:
-            self._memory = aligned(SEGMENT_SIZE)
+        self.prepare()
+        assert self._memory is not None
         self.segments_read += 1
         view = self._memory[: whole_blocks(end - start)]
         try:
@@ -122,11 +129,12 @@ class Walk:
         of_pages = [EMPTY] * extent.pages
         for entry in entries:
             of_pages[index_of(entry)] = entry
+        data = None
         if memory is not None:
             at = extent.offset - start
             sealed = memory[at : at + extent.size]
             data = self._parts.disk.open(sequence, extent.offset, sealed)
-        else:
+        if data is None:  # also what was read wrong once: the disk may give it now
             data = self._alone(entries[0], sequence)
         if data is not None:
             data = data[: unit_length(memoryview(data), 0)]
@@ -134,9 +142,9 @@ class Walk:
 
     def _alone(self, entry: int, sequence: int) -> bytes | None:
         """A unit by itself: not all of a disk segment need be lost because a part of it is."""
-        assert self._memory is not None
+        assert self._scratch is not None
         try:
-            return self._parts.disk.unit(entry, sequence, self._memory)
+            return self._parts.disk.unit(entry, sequence, self._scratch)
         except OSError:
             return None
 

@@ -7,20 +7,21 @@ BACK-COPY    what is written back stays in memory, and is what the slots name, u
              it still names the unit that was copied (MOVE-SAME). Whatever a slot was given
              meanwhile wins. A crash at any point leaves a whole unit named.
 BACK-FAILS   a write that fails changes nothing but counters. It is tried once more in another
-             place; both places are left alone from then on, and writing rests for a while.
+             place; both places are left alone from then on, but for the last that is free, and
+             writing rests for a while.
 
 Units go as they are, if all of their pages live. What is left of others is compressed anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
 
 from vswap.codec import STORED
-from vswap.errors import CorruptError, FullError
+from vswap.errors import CorruptError, DiskFullError
 from vswap.geometry import CLUSTER_SHIFT, SEGMENT_SIZE
 from vswap.store.batch import Batch
 from vswap.store.cleaner import Cleaner
@@ -78,13 +79,15 @@ class WriteBack:
                     yield 0
         yield self.flush()
 
-    def selected(self, selection: Selection, now: float) -> Iterator[int]:
-        """All pages of the selection, wherever they are; yields pages moved."""
+    def selected(self, selections: Sequence[Selection], now: float) -> Iterator[int]:
+        """All pages of any of the selections, wherever they are; yields pages moved."""
         self._batch.begin()
         for cluster in np.flatnonzero(self._parts.table.counts).tolist():
             with self._parts.locks[cluster]:
                 page = self._parts.table.page(cluster)
-            chosen = selection.mask(page, self._parts.log.born, now, cluster << CLUSTER_SHIFT)
+            chosen = np.zeros(len(page), np.bool_)
+            for one in selections:
+                chosen |= one.mask(page, self._parts.log.born, now, cluster << CLUSTER_SHIFT)
             units = set((page[chosen] >> np.uint64(UNIT_SHIFT)).tolist())
             if not units:
                 continue
@@ -155,8 +158,8 @@ class WriteBack:
     def flush(self, kept: int = KEPT_ON_DISK) -> int:
         """Write the batch and let its pages' slots name the disk; how many do now.
 
-        If the disk does not take it they stay where they are. Raises `FullError` if no more
-        than `kept` disk segments are free.
+        If the disk does not take it they stay where they are. Raises `DiskFullError` if no
+        more than `kept` disk segments are free.
         """
         if not self._batch:
             return 0
@@ -184,7 +187,7 @@ class WriteBack:
         while tried < _TRIES:
             try:
                 segment = disk.log.take(kept)
-            except FullError:
+            except DiskFullError:
                 if not tried:
                     raise
                 break

@@ -132,7 +132,7 @@ def _write_back(store: Store, selections: tuple[Selection, ...]) -> str:
     for selection in selections:
         if selection.slots and selection.slots[1] > slots:
             raise UserError(f"the device has pages 0 to {slots - 1}, not {selection.slots[1] - 1}")
-    moved = sum(store.backing.write_back(selection) for selection in selections)
+    moved = store.backing.write_back(*selections)
     return f"{counted(moved, 'page')} written back{_hindrance(store.backing.statistics())}"
 
 
