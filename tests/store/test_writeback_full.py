@@ -11,6 +11,7 @@ from model.moves import Clock, new_clock, seal
 from model.pages import noise, text
 
 from vswap.store import Selection
+from vswap.store.jobs import Job
 
 make_device = pytest.fixture(device_maker)
 clock = pytest.fixture(disk_clock)
@@ -95,3 +96,24 @@ def test_what_was_read_wrong_once_comes_back(device: Device, clock: Clock) -> No
     assert device.detach() == "detached"
     assert reads > 1
     assert device.read_wrong() == []
+
+
+def test_cleaning_that_wins_nothing_is_not_repeated(
+    device: Device, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units do not fit exactly: what is written together may take as many disk segments again."""
+    device.write(0, noise(1))
+    jobs, log = device.store._upkeep.jobs, device.store._parts.disk.log
+    taken = [log.take(0) for _ in range(DISK - 1)]
+    began: list[float] = []
+
+    def in_vain(now: float) -> Job:
+        began.append(now)
+        return Job(iter([0, 0]))
+
+    monkeypatch.setattr(jobs, "clean_disk", in_vain)
+    assert device.write_back() == 0
+    assert len(began) == 1
+    for segment in taken:
+        log.put_back(segment, bad=False)
+    assert device.write_back() == 1
