@@ -14,8 +14,8 @@ from model.effort import effort
 from model.pages import noise, text
 
 from vswap.codec import STORED, Lz4, Stored, Zstd
-from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SIZE
-from vswap.store.backing import BLOCK, aligned
+from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
+from vswap.store.backing import BLOCK, UNIT_BLOCKS, aligned
 from vswap.store.batch import Batch, Placed, sealed_size
 from vswap.store.cipher import TAG_SIZE
 from vswap.store.disk import Disk
@@ -34,7 +34,6 @@ from vswap.store.unit import MAX_UNIT_SIZE, pack_payload, pack_unit, unit_length
 
 ORIGIN = {(1, 2)}
 SEGMENT = 2
-SCRATCH = MAX_UNIT_PAGES * PAGE_SIZE + 2 * BLOCK
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_what_is_read_back_is_what_was_added(disk: Disk, batch: Batch, what: str
         assert add(batch, unit, len(data) // PAGE_SIZE)
     sequence = write(disk, batch)
     for placed, unit in zip(batch, units, strict=True):
-        found = disk.unit(placed.entry(SEGMENT), sequence, aligned(SCRATCH))
+        found = disk.unit(placed.entry(SEGMENT), sequence, aligned(UNIT_BLOCKS))
         assert found is not None
         assert found[: len(unit)] == unit
         assert not any(found[len(unit) :])
@@ -137,7 +136,7 @@ def test_any_units_come_back_from_where_their_entries_say(
             end = extent.offset + extent.size
             assert extent.size == sealed_size(len(content), pages) == share_of(entry) * pages
             assert entry & (HUGE | COLD) == flags
-            found = disk.unit(entry, sequence, aligned(SCRATCH))
+            found = disk.unit(entry, sequence, aligned(UNIT_BLOCKS))
             assert found == content + bytes(extent.size - TAG_SIZE - len(content))
         assert batch.size == end
 
@@ -169,9 +168,9 @@ def test_a_unit_of_another_filling_is_not_read(disk: Disk, batch: Batch) -> None
     assert add(batch, unit_of(text()), 1)
     (placed,) = batch
     sequence = write(disk, batch)
-    assert disk.unit(placed.entry(SEGMENT), sequence, aligned(SCRATCH)) is not None
-    assert disk.unit(placed.entry(SEGMENT), sequence + 1, aligned(SCRATCH)) is None
-    assert disk.unit(placed.entry(SEGMENT - 1), sequence, aligned(SCRATCH)) is None
+    assert disk.unit(placed.entry(SEGMENT), sequence, aligned(UNIT_BLOCKS)) is not None
+    assert disk.unit(placed.entry(SEGMENT), sequence + 1, aligned(UNIT_BLOCKS)) is None
+    assert disk.unit(placed.entry(SEGMENT - 1), sequence, aligned(UNIT_BLOCKS)) is None
 
 
 # --- Full -------------------------------------------------------------------------------
@@ -196,7 +195,7 @@ def test_what_does_not_fit_changes_nothing(disk: Disk, batch: Batch) -> None:
         assert add(batch, unit, 1)
     sequence = write(disk, batch)
     for placed in batch:
-        assert disk.unit(placed.entry(SEGMENT), sequence, aligned(SCRATCH)) is not None
+        assert disk.unit(placed.entry(SEGMENT), sequence, aligned(UNIT_BLOCKS)) is not None
 
 
 def test_a_full_batch_is_as_large_as_a_segment_at_most(batch: Batch) -> None:
@@ -215,7 +214,7 @@ def test_the_last_byte_can_be_used(disk: Disk, batch: Batch) -> None:
     assert not add(batch, b"more than nothing", 1)
     sequence = write(disk, batch, segment=3)
     for placed, content in zip(batch, contents, strict=True):
-        assert disk.unit(placed.entry(3), sequence, aligned(SCRATCH)) == content
+        assert disk.unit(placed.entry(3), sequence, aligned(UNIT_BLOCKS)) == content
 
 
 def test_a_batch_that_is_begun_again_has_nothing_of_the_last(disk: Disk, batch: Batch) -> None:
@@ -262,6 +261,6 @@ def test_the_largest_unit_fits(disk: Disk, batch: Batch) -> None:
     assert add(batch, unit, 16, flags=HUGE)
     (placed,) = batch
     sequence = write(disk, batch)
-    found = disk.unit(placed.entry(SEGMENT), sequence, aligned(SCRATCH))
+    found = disk.unit(placed.entry(SEGMENT), sequence, aligned(UNIT_BLOCKS))
     assert found is not None
     assert found[: len(unit)] == unit

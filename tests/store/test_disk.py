@@ -15,8 +15,8 @@ from model.threads import run_threads
 
 from vswap.codec import STORED
 from vswap.errors import UserError
-from vswap.geometry import MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SIZE
-from vswap.store.backing import BLOCK, aligned
+from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
+from vswap.store.backing import BLOCK, UNIT_BLOCKS, aligned
 from vswap.store.batch import Batch, sealed_size
 from vswap.store.disk import Disk
 from vswap.store.disk_log import DiskLog
@@ -24,8 +24,6 @@ from vswap.store.entry import extent_of, pack_backing
 from vswap.store.region import Region
 from vswap.store.unit import pack_unit
 from vswap.store.windows import WINDOW_SIZE, WINDOWS, Windows
-
-SCRATCH = MAX_UNIT_PAGES * PAGE_SIZE + 2 * BLOCK
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ def fill(disk: Disk, units: int, segment: int = 1) -> tuple[list[int], int]:
 
 
 def page(disk: Disk, entry: int, sequence: int) -> bytes | None:
-    found = disk.unit(entry, sequence, aligned(SCRATCH))
+    found = disk.unit(entry, sequence, aligned(UNIT_BLOCKS))
     return None if found is None else found[12 : 12 + PAGE_SIZE]
 
 
@@ -69,7 +67,7 @@ def test_without_a_backing_there_is_nothing(disk: Disk) -> None:
     assert not disk.takes_writes
     assert not disk.may_write()
     assert disk.name == ""
-    assert disk.unit(pack_backing(0, 0, 1, 400, 0), 1, aligned(SCRATCH)) is None
+    assert disk.unit(pack_backing(0, 0, 1, 400, 0), 1, aligned(UNIT_BLOCKS)) is None
     with pytest.raises(UserError, match="no backing"):
         disk.require()
     disk.let_go()
@@ -234,7 +232,7 @@ def test_an_entry_that_leads_beyond_the_disk_segment_is_no_unit(
     share = min(size // 16 // 4 * 4, 8188)
     entry = pack_backing(1, SEGMENT_SIZE - 64, 16, max(share, 8), 0)
     backing.reads.clear()
-    assert disk.unit(entry, sequence, aligned(SCRATCH)) is None
+    assert disk.unit(entry, sequence, aligned(UNIT_BLOCKS)) is None
     assert backing.reads == []
 
 

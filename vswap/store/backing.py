@@ -81,9 +81,9 @@ def whole_blocks(size: int) -> int:
 
 
 def aligned(size: int) -> memoryview:
-    """Memory for reading and writing: `size` bytes that begin at a page, are there, and stay.
+    """Memory for reading and writing: `size` bytes that begin at a page, and stay.
 
-    Raises `OSError` if there is no memory.
+    They are faulted in at once, as far as the kernel has memory. Raises `OSError` if it gives none.
     """
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
     return memoryview(mmap.mmap(-1, size, flags=flags))
