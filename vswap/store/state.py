@@ -1,4 +1,4 @@
-"""The memory that outlives a worker: a header and seven regions, each a memfd.
+"""The memory that outlives a worker: a header and eight regions, each a memfd.
 
 docs/format.md has the layout. The header says what the other regions hold, and is checked
 before anything else is believed.
@@ -24,9 +24,12 @@ from vswap.store.zeromap import Zeromap
 __all__ = ["Shape", "State"]
 
 _MAGIC = b"vswapmem"
-_VERSION = 3
+_VERSION = 4
 _HEADER = struct.Struct("<8sIIQQQ")
 assert _HEADER.size == 40
+
+_OUTSTANDING_SIZE = 128 << 10
+"""Bytes for requests that have left their receive buffers and are not answered yet."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Shape:
             "backing": -(-DiskLog.region_size(self.backing_segments) // PAGE_SIZE) * PAGE_SIZE,
             "segments": self.segments * SEGMENT_SIZE,
             "buffers": self.buffers * self.buffer_size,
+            "outstanding": _OUTSTANDING_SIZE,
         }
 
     def overhead(self) -> int:
@@ -87,6 +91,7 @@ class State:
     backing: Region
     segments: Region
     buffers: Region
+    outstanding: Region
 
     @classmethod
     def create(cls, shape: Shape) -> State:
