@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MADV_DONTDUMP",
+    "MADV_POPULATE_READ",
     "MADV_POPULATE_WRITE",
     "MADV_WILLNEED",
     "MCL_CURRENT",
@@ -39,8 +40,10 @@ __all__ = [
     "M_MMAP_THRESHOLD",
     "M_TRIM_THRESHOLD",
     "PR_GET_DUMPABLE",
+    "PR_SET_CHILD_SUBREAPER",
     "PR_SET_DUMPABLE",
     "PR_SET_IO_FLUSHER",
+    "PR_SET_NAME",
     "PR_SET_PDEATHSIG",
     "UMOUNT_NOFOLLOW",
     "address_of",
@@ -70,6 +73,7 @@ _FALLOC_PUNCH_HOLE = 2
 # asm-generic/mman-common.h; the populating pair is of kernel 5.14
 MADV_WILLNEED = 3
 MADV_DONTDUMP = 16
+MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
 # sys/mman.h
@@ -81,6 +85,8 @@ MCL_ONFAULT = 4
 PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_IO_FLUSHER = 57
 
 # asm/unistd.h

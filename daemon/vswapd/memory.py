@@ -22,7 +22,7 @@ from pathlib import Path
 
 from vswap import libc
 
-__all__ = ["Preparation", "prepare_process", "prepare_thread"]
+__all__ = ["Preparation", "prepare_fork", "prepare_process", "prepare_thread"]
 
 Log = Callable[[str], None]
 
@@ -59,6 +59,11 @@ def prepare_process(log: Log) -> Preparation:
     # Last: it makes root the owner of a user's /proc/self, whose files were needed above.
     _keep_out_of_dumps()
     return preparation
+
+
+def prepare_fork(log: Log) -> None:
+    """Prepare a fork of a process that `prepare_process` has prepared."""
+    _lock_memory(log)
 
 
 def prepare_thread(log: Log) -> bool:

@@ -7,16 +7,26 @@ from contextlib import suppress
 
 from vswap.errors import UserError
 
-__all__ = ["Ready", "reason"]
+__all__ = ["Ready", "Told", "reason"]
 
 
-class Ready:
+class Told:
+    """Who is told, in one line, how the start went: ``ready``, or ``error`` and the reason."""
+
+    told = False
+    """Whether that has been done."""
+
+    def tell(self, line: str) -> None:
+        """Tell it, the first time."""
+        raise NotImplementedError
+
+
+class Ready(Told):
     """The descriptor on which one line is awaited: ``ready``, or ``error`` and the reason."""
 
     def __init__(self, fd: int | None) -> None:
         """`fd` None: nobody waits. Raises `UserError` if it is not open."""
         self._fd = fd
-        self.told = False
         if fd is not None:
             try:
                 os.set_inheritable(fd, False)

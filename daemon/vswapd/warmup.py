@@ -7,8 +7,10 @@ first time. What has been touched is resident, and locked if the machine allows 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vswap.errors import FullError, RequestError
@@ -16,7 +18,7 @@ from vswap.geometry import PAGE_SIZE, Geometry
 from vswap.store import Lane, Policy, Selection, Shape, State, Store, least_memory
 from vswap.store.backing import MemoryBacking
 
-__all__ = ["warm_up", "warm_up_backing"]
+__all__ = ["steps", "warm_up", "warm_up_backing"]
 
 _SIZE = 4 << 20
 _REQUEST = 1 << 20
@@ -25,15 +27,23 @@ _WORD = b"warmword"
 
 def warm_up(policy: Policy) -> None:
     """Serve a scratch device's every kind of request, and the refusals; and keep it small."""
+    for step in steps(policy):
+        step()
+
+
+def steps(policy: Policy) -> Iterator[Callable[[], object]]:
+    """What `warm_up` does, in pieces to be called one after the other. It may be left early."""
     state, store = _scratch(policy)
-    lane = store.lane()
-    _serve(lane)
-    _keep_small(store, lane)
-    _fill(store, lane, least_memory(state.shape))
-    lane.discard(0, _SIZE)
-    store.maintain()
-    store.statistics()
-    state.close()
+    try:
+        lane = store.lane()
+        for data in _samples():
+            yield partial(_serve, lane, data)
+        yield partial(_serve_others, lane)
+        yield partial(_keep_small, store, lane)
+        yield partial(_fill, store, lane, least_memory(state.shape))
+        yield partial(_leave, store, lane)
+    finally:
+        state.close()
 
 
 def warm_up_backing(policy: Policy) -> None:
@@ -60,18 +70,31 @@ def _scratch(policy: Policy) -> tuple[State, Store]:
     return state, Store(state, replace(policy, memory_limit=None))
 
 
-def _serve(lane: Lane) -> None:
-    random = memoryview(os.urandom(_REQUEST))
-    filled = memoryview(_WORD * (_REQUEST // len(_WORD)))
-    for data in (_sample(), memoryview(bytes(_REQUEST)), filled, random):
-        for size in (_REQUEST, 32 * PAGE_SIZE, 5 * PAGE_SIZE, PAGE_SIZE, 512):
-            for offset in (0, _REQUEST, 3 * PAGE_SIZE):
-                lane.write(offset, data[:size])
-                lane.read(offset, size)
-        lane.seek(0, os.SEEK_HOLE)
+def _samples() -> Iterator[memoryview]:
+    yield _sample()
+    yield memoryview(bytes(_REQUEST))
+    yield memoryview(_WORD * (_REQUEST // len(_WORD)))
+    yield memoryview(os.urandom(_REQUEST))
+
+
+def _serve(lane: Lane, data: memoryview) -> None:
+    for size in (_REQUEST, 32 * PAGE_SIZE, 5 * PAGE_SIZE, PAGE_SIZE, 512):
+        for offset in (0, _REQUEST, 3 * PAGE_SIZE):
+            lane.write(offset, data[:size])
+            lane.read(offset, size)
+    lane.seek(0, os.SEEK_HOLE)
+
+
+def _serve_others(lane: Lane) -> None:
     lane.discard(PAGE_SIZE, 3 * PAGE_SIZE)
     with suppress(RequestError):
-        lane.write(_SIZE, random)
+        lane.write(_SIZE, memoryview(bytes(PAGE_SIZE)))
+
+
+def _leave(store: Store, lane: Lane) -> None:
+    lane.discard(0, _SIZE)
+    store.maintain()
+    store.statistics()
 
 
 def _keep_small(store: Store, lane: Lane) -> None:

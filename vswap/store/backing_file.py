@@ -53,6 +53,10 @@ class FileBacking:
             os.close(fd)
             raise
 
+    def fileno(self) -> int:
+        """The descriptor. A duplicate of it keeps the file for the device, too."""
+        return self._fd
+
     @property
     def size(self) -> int:
         """Bytes for disk segments."""

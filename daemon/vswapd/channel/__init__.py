@@ -1,9 +1,10 @@
-"""The channel to the kernel: /dev/fuse, the handshake, and the data plane's threads."""
+"""The channel to the kernel: the handshake, and the data plane's threads."""
 
 from __future__ import annotations
 
-from vswapd.channel.channel import BUFFER_SIZE, Channel, ChannelStatistics, receive_buffer
-from vswapd.channel.device import Handshake, handshake, open_and_mount, unmount
+from vswapd.channel.channel import BUFFER_SIZE, Channel, ChannelStatistics, receive_buffer, signs
+from vswapd.channel.handshake import Handshake, handshake
+from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.receiver import CLOSED
 from vswapd.channel.router import SWAP_INODE
 
@@ -14,8 +15,8 @@ __all__ = [
     "Channel",
     "ChannelStatistics",
     "Handshake",
+    "Outstanding",
     "handshake",
-    "open_and_mount",
     "receive_buffer",
-    "unmount",
+    "signs",
 ]

@@ -8,17 +8,28 @@ from functools import partial
 
 from vswap.proto import abi
 from vswap.store import State, Store
+from vswapd.channel.done import MARK_SIZE, Done
 from vswapd.channel.fetchers import Fetchers
+from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.receiver import Receiver, ReceiverStatistics
 from vswapd.channel.router import Forward, Router, RouterStatistics
 from vswapd.channel.threads import DataThread, Turn
 
-__all__ = ["BUFFER_SIZE", "Channel", "ChannelStatistics", "receive_buffer"]
+__all__ = ["BUFFER_SIZE", "Channel", "ChannelStatistics", "receive_buffer", "signs"]
 
 _PAGE = 4096
 BUFFER_SIZE = _PAGE + abi.MAX_WRITE
 """Bytes of one receive buffer: a request's header ends, and its data begins, at a page."""
 assert BUFFER_SIZE - _PAGE + abi.WRITE_PAYLOAD >= abi.READ_BUFFER_SIZE
+assert _PAGE - abi.WRITE_PAYLOAD >= MARK_SIZE
+
+
+def signs(state: State) -> list[int]:
+    """Where in the buffers' region the requests begin, in bytes: by what changes there one sees
+    that a worker lives.
+    """
+    size = state.shape.buffer_size
+    return [index * size + _PAGE - abi.WRITE_PAYLOAD for index in range(state.shape.buffers)]
 
 
 def receive_buffer(buffer: memoryview) -> memoryview:
@@ -50,6 +61,7 @@ class Channel:
         state: State,
         store: Store,
         *,
+        outstanding: Outstanding,
         spin_us: int,
         forward: Forward,
         prepare: Callable[[], None],
@@ -57,19 +69,39 @@ class Channel:
     ) -> None:
         """One thread for each receive buffer of `state`. Raises `FullError`.
 
+        `outstanding` is told of requests that leave their buffers unanswered.
         `prepare` runs in each thread before it serves; `on_end` in one of them when the
         connection has closed.
         """
+        self._outstanding = outstanding
         self._turn = turn = Turn()
-        self._fetchers = fetchers = Fetchers(fd, store.fetch_lane, prepare)
+        self._fetchers = fetchers = Fetchers(fd, store.fetch_lane, outstanding.answered, prepare)
         self._threads: list[DataThread] = []
         for index in range(state.shape.buffers):
-            buffer = receive_buffer(state.buffer(index))
+            whole = state.buffer(index)
+            buffer, done = receive_buffer(whole), Done(whole)
             receiver = Receiver(fd, buffer, spin_us)
             offer = partial(turn.offer, receiver.pending)
             lane = store.lane(turn.serve_without, offer, fetchers.fetch_ahead)
-            router = Router(fd, buffer, lane, forward, fetchers.answer)
+            router = Router(fd, buffer, lane, done, outstanding, forward, fetchers.answer)
             self._threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
+
+    def take_over(self, *, resend: bool) -> None:
+        """Answer what a predecessor has left unanswered. To be called before `start`.
+
+        What it had in its receive buffers is executed again. What it had passed on is asked for
+        again, if the kernel can `resend`; else it is what was kept of it. All of that before
+        anything new is received: a write must not be executed again after later ones.
+        """
+        for thread in self._threads:
+            thread.router.redo()
+            thread.receiver.forget()
+        if resend:
+            self._outstanding.clear()
+            self._threads[0].router.ask_again()
+        else:
+            for kept in self._outstanding.all():
+                self._threads[0].router.serve_again(kept)
 
     def start(self) -> None:
         """Begin to serve."""

@@ -32,8 +32,18 @@ _log = logging.getLogger(__name__)
 class Fetchers:
     """Threads, each with a lane of its own, and the work that waits for them."""
 
-    def __init__(self, fd: int, lane: Callable[[], FetchLane], prepare: Callable[[], None]) -> None:
-        """`lane` makes one; `prepare` runs first in each thread."""
+    def __init__(
+        self,
+        fd: int,
+        lane: Callable[[], FetchLane],
+        answered: Callable[[int], None],
+        prepare: Callable[[], None],
+    ) -> None:
+        """`lane` makes one; `prepare` runs first in each thread.
+
+        `answered` is told which reads have been, by their `unique`s.
+        """
+        self._answered = answered
         self._work: SimpleQueue[tuple[int, Parked] | Gap | None] = SimpleQueue()
         self._prepare = prepare
         self._repliers = [Replier(fd) for _ in range(FETCHERS)]
@@ -100,8 +110,14 @@ class Fetchers:
                 self._internal_errors[index] += 1
                 _log.exception("a page could not be fetched")
 
+    def _finish(self, lane: FetchLane, replier: Replier, unique: int, read: Parked) -> None:
+        try:
+            self._reply(lane, replier, unique, read)
+        finally:
+            self._answered(unique)
+
     @staticmethod
-    def _finish(lane: FetchLane, replier: Replier, unique: int, read: Parked) -> None:
+    def _reply(lane: FetchLane, replier: Replier, unique: int, read: Parked) -> None:
         try:
             buffers = lane.finish(read)
         except RequestError as error:

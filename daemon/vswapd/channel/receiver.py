@@ -62,7 +62,6 @@ class Receiver:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._at_once = self._spinning = self._sleeping = 0
-        self.forget()
 
     def receive(self, alone: bool = True) -> int:
         """Wait for a request; answers its length.

@@ -5,6 +5,10 @@ READ, WRITE, FALLOCATE, LSEEK and OPEN of the file `swap` are answered here, fro
 sends the writes of one file one after the other.) Everything else goes to the control
 plane as it came.
 
+A request that changes something leaves a mark when it is done, before it is answered: a worker that
+is killed in between is followed by one that answers, and does not do it again. By then the kernel
+may have sent newer requests for the same slots, which were served.
+
 Nothing that a request holds can end the thread: what cannot be decoded is answered with
 EINVAL, and an error nobody foresaw with EIO.
 """
@@ -30,6 +34,8 @@ from vswap.proto import (
     replies,
 )
 from vswap.store import Lane, Parked
+from vswapd.channel.done import Done
+from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.replier import Replier
 
 __all__ = ["SWAP_INODE", "Answer", "Forward", "Router", "RouterStatistics"]
@@ -47,6 +53,7 @@ _OPEN_FLAGS = int(
     | abi.OpenFlag.PARALLEL_DIRECT_WRITES
     | abi.OpenFlag.NOFLUSH  # closing need not wait for the control plane
 )
+_READ_SIZE = abi.IN_HEADER.size + abi.READ_IN.size
 _A_WHILE = 64 << 10
 _LONG = 512 << 10
 _ZEROING = abi.FALLOC_FL_PUNCH_HOLE | abi.FALLOC_FL_ZERO_RANGE
@@ -71,14 +78,23 @@ class Router:
     """Answers the requests that come in one receive buffer, for one thread."""
 
     def __init__(
-        self, fd: int, buffer: memoryview, lane: Lane, forward: Forward, answer: Answer
+        self,
+        fd: int,
+        buffer: memoryview,
+        lane: Lane,
+        done: Done,
+        outstanding: Outstanding,
+        forward: Forward,
+        answer: Answer,
     ) -> None:
-        """`buffer` is where requests lie; `lane` must be this thread's own."""
+        """`buffer` is where requests lie; it, `lane` and `done` must be this thread's own."""
         self._replier = Replier(fd)
         self._reply = self._replier.send
         self._buffer = buffer
         self._payload = buffer[abi.WRITE_PAYLOAD :]
         self._lane = lane
+        self._done = done
+        self._outstanding = outstanding
         self._forward = forward
         self._answer = answer
         self._handlers: dict[type, Callable[..., None]] = {
@@ -125,11 +141,55 @@ class Router:
         try:
             handler(request)
         except RequestError as error:
-            self._reply(replies.error(request.unique, error.errno))
+            self._refuse(request.unique, error.errno)
         except Exception:
             self._internal_errors += 1
             _log.exception("%s failed", type(request).__name__)
-            self._reply(replies.error(request.unique, errno.EIO))
+            self._refuse(request.unique, errno.EIO)
+
+    def _refuse(self, unique: int, code: int) -> None:
+        self._done.failed(unique, code)  # what failed is not done later, either
+        self._reply(replies.error(unique, code))
+
+    def redo(self) -> None:
+        """Answer what a predecessor has left in the buffer."""
+        length = int.from_bytes(self._buffer[:4], "little")
+        request = self.decode(length) if length else None
+        if request is None or request.unique in self._outstanding:
+            return
+        code = self._done.outcome_of(request.unique)
+        if code is None:
+            self.serve(request, length)
+        elif code:
+            self._reply(replies.error(request.unique, code))
+        elif isinstance(request, Write):
+            self._reply(replies.written(request.unique, request.size))
+        else:
+            self._reply(replies.ok(request.unique))
+
+    def serve_again(self, kept: bytes) -> None:
+        """Answer what a predecessor had passed on: a read of what is on disk, or any other.
+
+        A command is not given again: nobody knows how far it has come.
+        """
+        unique = abi.IN_HEADER.unpack_from(kept)[2]
+        try:
+            request = decode(kept, len(kept))
+        except ProtocolError:  # it was not kept whole
+            request = None
+        if type(request) is Read and request.nodeid == SWAP_INODE:
+            self._read(request)
+        elif request is None or type(request) is Write:
+            self._reply(replies.error(unique, errno.ECANCELED))
+        elif self._forward(memoryview(kept)):
+            return
+        else:
+            self._reply(replies.error(unique, errno.EBUSY))
+        self._outstanding.answered(unique)
+
+    def ask_again(self) -> None:
+        """Have the kernel send again what was received and not answered, by whomever."""
+        self._reply(replies.resend())
 
     def prepare(self) -> bool:
         """Do a little for requests that may come; False if there is nothing (more) to do."""
@@ -143,14 +203,17 @@ class Router:
     def _read(self, request: Read) -> None:
         buffers = self._lane.look(request.offset, request.size)
         if isinstance(buffers, Parked):
-            self._parked += 1
-            self._answer(request.unique, buffers)
-            return
+            if self._outstanding.keep(request.unique, self._buffer[:_READ_SIZE]):
+                self._parked += 1
+                self._answer(request.unique, buffers)
+                return
+            buffers = self._lane.read(request.offset, request.size)  # waits for the disk itself
         size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         self._reply(replies.data_header(request.unique, size), *buffers)
 
     def _write(self, request: Write) -> None:
         self._lane.write(request.offset, self._payload[: request.size])
+        self._done.succeeded(request.unique)
         self._reply(replies.written(request.unique, request.size))
 
     def _fallocate(self, request: Fallocate) -> None:
@@ -160,6 +223,7 @@ class Router:
             self._lane.discard(request.offset, request.length)
         elif request.offset + request.length > self._lane.size:
             raise RangeError("the device does not grow")
+        self._done.succeeded(request.unique)
         self._reply(replies.ok(request.unique))
 
     def _lseek(self, request: Lseek) -> None:
@@ -175,12 +239,22 @@ class Router:
             # Nothing is given up half done; the kernel will not ask again.
             self._reply(replies.error(request.unique, errno.ENOSYS))
             return
-        self._forwarded += 1
-        if self._forward(self._buffer[:length]):
+        if type(request) is Write and request.unique & abi.RESEND_BIT:
+            # A command, which a predecessor was doing when it ended.
+            self._reply(replies.error(request.unique, errno.ECANCELED))
             return
+        self._forwarded += 1
+        message = self._buffer[:length]
+        if not expects_reply(opcode):
+            self._forward(message)
+            return
+        unique = request.unique
+        if self._outstanding.keep(unique, message):
+            if self._forward(message):
+                return
+            self._outstanding.answered(unique)
         self._refused += 1
-        if expects_reply(opcode):
-            self._reply(replies.error(request.unique, errno.EBUSY))
+        self._reply(replies.error(unique, errno.EBUSY))
 
     def statistics(self) -> RouterStatistics:
         """Counts since the start."""

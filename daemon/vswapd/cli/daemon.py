@@ -58,7 +58,7 @@ class Daemon:
 
 def worker_command(settings: Settings) -> list[str]:
     """The program that serves a device."""
-    return [sys.executable, "-m", "vswapd.worker", settings.to_json()]
+    return [sys.executable, "-m", "vswapd.supervise", settings.to_json()]
 
 
 def worker_environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Callable
 
 import pyfuse3
 import trio
@@ -32,8 +33,9 @@ _log = logging.getLogger(__name__)
 class Bridge:
     """Both ends of the pair."""
 
-    def __init__(self, fd: int) -> None:
-        """`fd` is the connection that replies go to."""
+    def __init__(self, fd: int, answered: Callable[[int], None]) -> None:
+        """`fd` is the connection that replies go to; `answered` is told their `unique`s."""
+        self._answered = answered
         self._fd = fd
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._near, self._far):
@@ -54,12 +56,15 @@ class Bridge:
         """Set up pyfuse3 at the far end, which is then its own. Needs a running trio loop."""
         pyfuse3.init(operations, f"/dev/fd/{self._far.detach()}", {"default_permissions"})
 
-    async def greet(self, agreed: Handshake) -> None:
-        """Give pyfuse3 the kernel's INIT; its answer ends here, since the kernel has ours.
+    def offer(self, agreed: Handshake) -> None:
+        """Put in the kernel's INIT, which must be the first request that pyfuse3 gets."""
+        self._near.send(init_for_control_plane(agreed.raw, agreed.reply))
+
+    async def greet(self) -> None:
+        """Wait for the answer to INIT, which ends here, since the kernel has ours.
 
         `pyfuse3.main` must be running. Raises `ProtocolError` if it refuses.
         """
-        self._near.send(init_for_control_plane(agreed.raw, agreed.reply))
         with trio.fail_after(_INIT_SECONDS):
             await trio.lowlevel.wait_readable(self._near)
         decode_init_reply(bytes(self._receive()))
@@ -75,6 +80,8 @@ class Bridge:
                 # ENOENT: nobody waits for this reply any more. The others: unmounted.
                 if error.errno not in (errno.ENOENT, *CLOSED):
                     _log.error("the kernel refuses a reply of the control plane: %s", error)
+            if len(reply) >= abi.OUT_HEADER.size:
+                self._answered(abi.OUT_HEADER.unpack_from(reply)[2])
 
     def _receive(self) -> memoryview:
         return self._reply[: self._near.recv_into(self._reply)]

@@ -2,7 +2,8 @@
 
 Contents are rendered when a file is opened, and kept until it is closed, so a file that is
 read in pieces is consistent. What is read from `ctl` is the last command's result when it was
-opened, or that of the command that was written to the same descriptor. The file `swap` is
+opened, or that of the command that was written to the same descriptor. A file that was opened at a
+worker before this one is known by its handle (vswapd/control/handle.py). The file `swap` is
 only listed and described here: the data plane answers what is done with it.
 """
 
@@ -24,6 +25,7 @@ from pyfuse3 import FUSEError, InodeT
 from vswapd.channel import SWAP_INODE
 from vswapd.control.ctl import Control
 from vswapd.control.files import RENDERERS
+from vswapd.control.handle import Handle
 from vswapd.control.report import Report
 
 __all__ = ["Namespace"]
@@ -84,8 +86,13 @@ class Namespace(pyfuse3.Operations):
 
     enable_writeback_cache = False
 
-    def __init__(self, size: int, report: Callable[[], Report], control: Control) -> None:
-        """`size` is the device's, in bytes; `report` takes a snapshot."""
+    def __init__(
+        self, size: int, report: Callable[[], Report], control: Control, generation: int = 0
+    ) -> None:
+        """`size` is the device's, in bytes; `report` takes a snapshot.
+
+        `generation` counts the workers before this one.
+        """
         super().__init__()
         self._report = report
         self._control = control
@@ -96,7 +103,8 @@ class Namespace(pyfuse3.Operations):
         self._made = time.time_ns()
         self._owner = os.geteuid(), os.getegid()
         self._open: dict[int, _Open] = {}
-        self._handles = itertools.count(1)
+        self._generation = generation
+        self._counter = itertools.count(1)
 
     def _attributes(self, node: _Node) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
@@ -187,9 +195,16 @@ class Namespace(pyfuse3.Operations):
         name = self._by_inode[inode][0].decode()
         with _faults_are_eio(name):
             content = self._content(name)
-        handle = next(self._handles)
+        handle = self._new_handle(inode, len(content))
         self._open[handle] = _Open(content)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
+
+    def _new_handle(self, inode: InodeT, size: int) -> int:
+        while True:
+            counter = next(self._counter)
+            handle = Handle.make(inode, self._generation, counter, size).packed
+            if handle not in self._open:
+                return handle
 
     def _content(self, name: str) -> bytes:
         if name == "ctl":
@@ -198,7 +213,7 @@ class Namespace(pyfuse3.Operations):
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """From what `open` rendered, or from a command's result."""
-        return self._opened(fh).read(off, size)
+        return self._opened(fh, off).read(off, size)
 
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
         """A command to `ctl`, answered when it is done: with its errno if it failed.
@@ -216,11 +231,25 @@ class Namespace(pyfuse3.Operations):
         file.start += len(buf)  # as the descriptor's offset does when a write succeeds
         return len(buf)
 
-    def _opened(self, fh: pyfuse3.FileHandleT) -> _Open:
-        try:
+    def _opened(self, fh: pyfuse3.FileHandleT, offset: int = 0) -> _Open:
+        """What is open as `fh`.
+
+        If it was opened at another worker it is rendered anew, for who begins to read; who has
+        read all of it finds its end where it was, and who stopped half way cannot go on.
+        """
+        if fh in self._open:
             return self._open[fh]
-        except KeyError:
-            raise FUSEError(errno.EBADF) from None
+        handle = Handle.of(fh)
+        if handle.is_of(self._generation) or InodeT(handle.inode) not in self._by_inode:
+            raise FUSEError(errno.EBADF)
+        if offset >= handle.size and offset:
+            return _Open(b"")
+        if offset:
+            raise FUSEError(errno.ESTALE)
+        name = self._by_inode[InodeT(handle.inode)][0].decode()
+        with _faults_are_eio(name):
+            self._open[fh] = _Open(self._content(name))
+        return self._open[fh]
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         """Nothing is kept back."""

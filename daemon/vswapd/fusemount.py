@@ -1,41 +1,22 @@
-"""/dev/fuse: opening, mounting, and the handshake that comes before everything else."""
+"""Mounting a FUSE connection and unmounting it, with privileges or through fusermount3."""
 
 from __future__ import annotations
 
 import array
 import errno
 import os
-import select
 import socket
 import subprocess
-from dataclasses import dataclass
 
 from vswap import libc
-from vswap.errors import ProtocolError, UserError
-from vswap.proto import (
-    Init,
-    InitReply,
-    abi,
-    decode,
-    encode_init_reply,
-    negotiate,
-    replies,
-)
+from vswap.errors import UserError
+from vswap.proto import abi
 from vswapd.mounts import FSTYPE
 
-__all__ = ["Handshake", "handshake", "open_and_mount", "unmount"]
+__all__ = ["open_and_mount", "unmount"]
 
 _DEVICE = "/dev/fuse"
-_INIT_SECONDS = 10
 _FUSERMOUNT_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Handshake:
-    """What was agreed with the kernel: its INIT request as it came, and our answer."""
-
-    raw: bytes
-    reply: InitReply
 
 
 def open_and_mount(mount_point: str, name: str, as_user: bool) -> int:
@@ -133,30 +114,3 @@ def unmount(mount_point: str, as_user: bool, lazy: bool = False) -> None:
         raise OSError(errno.ETIMEDOUT, "fusermount3 does not end", mount_point) from None
     if done.returncode:
         raise OSError(errno.EBUSY, done.stderr.strip(), mount_point)
-
-
-def handshake(fd: int, buffer: memoryview) -> Handshake:
-    """Wait for INIT, the kernel's first request, and answer it.
-
-    Raises `UserError` when the kernel cannot do what is needed or sends nothing.
-    """
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    if not poll.poll(_INIT_SECONDS * 1000):
-        raise UserError("the kernel sent no FUSE handshake")
-    try:
-        length = os.readv(fd, (buffer,))
-    except OSError as error:
-        raise UserError(f"the FUSE connection ended too soon: {error.strerror}") from None
-    raw = bytes(buffer[:length])
-    buffer[:4] = bytes(4)  # nobody is to take it for a request that waits for an answer
-    try:
-        request = decode(raw, length)
-        if not isinstance(request, Init):
-            raise ProtocolError("the first request is not INIT", unique=request.unique)
-        reply = negotiate(request)
-    except ProtocolError as error:
-        os.write(fd, replies.error(error.unique, errno.EPROTO))
-        raise UserError(str(error)) from None
-    os.write(fd, encode_init_reply(request.unique, reply))
-    return Handshake(raw, reply)

@@ -1,0 +1,138 @@
+"""One supervisor in the place of another: `vswap restart`, SIGHUP.
+
+The new one is a program started anew, so of the code that is installed now. It is handed all
+descriptors over a Unix socket, and makes a standby, which looks whether it can read the state.
+Until that stands ready nothing has changed, and if it fails nothing does. Then the new one is told
+to take the device: it kills the old worker and lets its own serve, as after any death. The
+old one keeps everything until it hears that this has come about; should it not, it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from vswapd.held import Held, Record
+from vswapd.lockholder import lock_holder
+from vswapd.messages import Link
+from vswapd.notify import Told
+from vswapd.supervisor import Supervisor
+
+__all__ = ["SUPERVISOR", "Heir", "Inheritance"]
+
+SUPERVISOR = (sys.executable, "-m", "vswapd.supervise")
+
+_log = logging.getLogger(__name__)
+
+
+class Heir:
+    """The new supervisor, as the old one sees it."""
+
+    def __init__(
+        self, supervisor: Supervisor, command: Sequence[str], tell: Callable[[str], None]
+    ) -> None:
+        """Start it. `tell` is told ``ok`` or ``error REASON`` at the end. Raises `OSError`."""
+        held = supervisor.held
+        assert held is not None
+        self._supervisor = supervisor
+        self._tell = tell
+        self._link, theirs = Link.pair()
+        self.ended = False
+        with theirs:
+            self.process = subprocess.Popen(
+                [*command, "--inherit-fd", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        names = [name for name, _ in held.bundle()]
+        fds = [fd for _, fd in held.bundle()]
+        self._link.send("inherit", fds, names=names, record=held.record.to_json())
+        supervisor.watch(self._link, self._on_message)
+
+    def _on_message(self) -> None:
+        received = self._link.receive()
+        word = "gone" if received is None else received[0]["is"]
+        if word == "able":
+            self._let_take()
+        elif word == "serving":
+            self._end("ok")
+            self._supervisor.stop(0)
+        else:
+            why = "the new supervisor has ended" if received is None else received[0]["why"]
+            self._supervisor.held_back = False
+            self._end(f"error {why}")
+
+    def _let_take(self) -> None:
+        held, worker = self._supervisor.held, self._supervisor.worker
+        assert held is not None
+        self._supervisor.held_back = True
+        fds = [fd for fd in (held.backing, worker) if fd is not None]
+        self._link.send("take", fds, record=held.record.to_json(), running=worker is not None)
+
+    def _end(self, outcome: str) -> None:
+        self.ended = True
+        self._supervisor.ignore(self._link)
+        self._link.close()
+        self._tell(outcome)
+
+
+class Inheritance(Told):
+    """The old supervisor, as the new one sees it; and who is told how the start goes."""
+
+    def __init__(self, link: Link) -> None:
+        """`link` is to the old one. Raises `ValueError` if what it hands over is no device."""
+        super().__init__()
+        self._link = link
+        received = link.receive()
+        if received is None:
+            raise ValueError("nothing was handed over")
+        message, fds = received
+        record = Record.from_json(message["record"])
+        self.held = Held.of(record, list(zip(message["names"], fds, strict=True)))
+
+    def begin(self, supervisor: Supervisor) -> None:
+        """Let the supervisor inherit, and wait for the old one's word."""
+        self._supervisor = supervisor
+        supervisor.inherit(self.held)
+        supervisor.held_back = True
+        supervisor.on_prepared = self._on_prepared
+        supervisor.watch(self._link, self._on_message)
+
+    def _on_prepared(self) -> None:
+        if self._supervisor.held_back:
+            self._link.send("able")
+
+    def _on_message(self) -> None:
+        received = self._link.receive()
+        supervisor = self._supervisor
+        if received is None:
+            supervisor.ignore(self._link)
+            if supervisor.held_back:  # it has died: somebody must go on with the device
+                pid = lock_holder(self.held.state[0])
+                if pid is not None:
+                    supervisor.follow(os.pidfd_open(pid))
+                supervisor.held_back = False
+            return
+        message, fds = received
+        record = Record.from_json(message["record"])
+        running = fds.pop() if message["running"] else None
+        self.held.drop_backing()
+        if fds:
+            self.held.backing = fds.pop()
+        self.held.record = record
+        self.held.note(restarts=record.restarts + 1)
+        if running is not None:
+            supervisor.follow(running)
+        supervisor.held_back = False
+
+    def tell(self, line: str) -> None:
+        """Pass it on to the old one, the first time."""
+        if not self.told:
+            self.told = True
+            if line == "ready":
+                self._link.send("serving")
+            else:
+                self._link.send("unable", why=line.removeprefix("error "))

@@ -1,0 +1,190 @@
+"""What outlives a worker: descriptors, and a record of what they are for.
+
+The connection to the kernel, the memory that the state lies in, the file of the backing. As long
+as somebody holds these nothing is lost and no request fails: whoever wants something waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import mmap
+import os
+import select
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from vswap import libc
+
+__all__ = ["Bundle", "Held", "Record", "ranges_in_memory"]
+
+Bundle = list[tuple[str, int]]
+"""Descriptors and what each is: ``fuse``, ``state0`` and so on, in order, ``backing``."""
+
+_POPULATED_AT_ONCE = 64 << 20
+_SIGN_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Record:
+    """What must be known of the descriptors, as plain values.
+
+    `settings` is the device's `Settings` as JSON. `point` is where it is mounted, and `mounted`
+    what tells that mount from others there. `init` and `reply` are the handshake with the kernel,
+    in hexadecimal digits, empty before it. `signs` is where requests begin in the receive buffers,
+    which are descriptor number `region` of the state. `backing` is the path of what is attached,
+    if anything. `restarts` counts the workers that had a predecessor.
+    """
+
+    settings: str
+    point: str
+    mounted: str | None = None
+    init: str = ""
+    reply: str = ""
+    region: int = 0
+    signs: tuple[int, ...] = ()
+    backing: str | None = None
+    restarts: int = 0
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The settings, unchecked."""
+        values: dict[str, Any] = json.loads(self.settings)
+        return values
+
+    def to_json(self) -> str:
+        """One line that `from_json` turns back into an equal value."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Record:
+        """Raises `ValueError` or `TypeError` for what is no record."""
+        values = json.loads(text)
+        return cls(**{**values, "signs": tuple(values["signs"])})
+
+
+class Held:
+    """The descriptors of one device in the process that keeps them."""
+
+    def __init__(self, record: Record, state: Sequence[int]) -> None:
+        """A device whose connection is not there yet. All descriptors belong to it."""
+        self.record = record
+        self.state = list(state)
+        self.connection: int | None = None
+        self.backing: int | None = None
+        self._residents = [_Resident(fd) for fd in state]
+
+    @classmethod
+    def of(cls, record: Record, bundle: Bundle) -> Held:
+        """The same device in another process. Raises `ValueError` if descriptors are missing."""
+        by_name = dict(bundle)
+        names = (f"state{at}" for at in itertools.count())
+        held = cls(
+            record, [by_name[name] for name in itertools.takewhile(by_name.__contains__, names)]
+        )
+        held.connection, held.backing = by_name.get("fuse"), by_name.get("backing")
+        if not held.state or held.connection is None:
+            raise ValueError("a device needs its state and its connection")
+        if (held.backing is None) != (record.backing is None):
+            raise ValueError("the backing that was attached is missing")
+        return held
+
+    def bundle(self) -> Bundle:
+        """All descriptors."""
+        found = [(f"state{at}", fd) for at, fd in enumerate(self.state)]
+        if self.connection is not None:
+            found.append(("fuse", self.connection))
+        if self.backing is not None:
+            found.append(("backing", self.backing))
+        return found
+
+    def note(self, **changes: Any) -> None:  # noqa: ANN401 - what Record has
+        """Change the record."""
+        self.record = replace(self.record, **changes)
+
+    def hold_backing(self, fd: int, path: str) -> None:
+        """From now on this is attached, or is about to be."""
+        self.drop_backing()
+        self.backing = fd
+        self.note(backing=path)
+
+    def drop_backing(self) -> None:
+        """Nothing is attached any more."""
+        if self.backing is not None:
+            os.close(self.backing)
+            self.backing = None
+        self.note(backing=None)
+
+    def keep_resident(self) -> None:
+        """Have all memory that the state takes mapped, and so locked, in this process too.
+
+        When a worker dies its locks are gone, and what only it had locked could be swapped out:
+        to the device that has just lost its server.
+        """
+        for resident in self._residents:
+            resident.keep()
+
+    def signs(self) -> tuple[bytes, ...]:
+        """The beginnings of what is in the receive buffers: a request's length and `unique`."""
+        view = self._residents[self.record.region].view
+        return tuple(bytes(view[at : at + _SIGN_SIZE]) for at in self.record.signs)
+
+    def is_closed(self) -> bool:
+        """Whether the connection is no more: the file system was unmounted, or aborted."""
+        return bool(self._polled() & (select.POLLERR | select.POLLHUP | select.POLLNVAL))
+
+    def has_waiting(self) -> bool:
+        """Whether a request waits to be received."""
+        return bool(self._polled() & select.POLLIN)
+
+    def _polled(self) -> int:
+        assert self.connection is not None
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        return sum(events for _, events in poll.poll(0))
+
+
+class _Resident:
+    """One memfd's mapping here."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._size = os.fstat(fd).st_size
+        self._map = mmap.mmap(fd, self._size)
+        self.view = memoryview(self._map)
+        self._address = libc.address_of(self._map)
+        libc.madvise(self._address, self._size, libc.MADV_DONTDUMP)
+        self._seen = 0
+
+    def keep(self) -> None:
+        """Touch what has memory and leave holes alone: touching one would give it memory.
+
+        (One that is punched out between the look and the touch does get some; the worker gives
+        it back when it is at rest.)
+        """
+        blocks = os.fstat(self._fd).st_blocks
+        if blocks == self._seen:
+            return
+        self._seen = blocks
+        for start, end in ranges_in_memory(self._fd, self._size):
+            for at in range(start, end, _POPULATED_AT_ONCE):
+                with suppress(OSError):  # no memory for page tables: next time
+                    length = min(_POPULATED_AT_ONCE, end - at)
+                    libc.madvise(self._address + at, length, libc.MADV_POPULATE_READ)
+
+
+def ranges_in_memory(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a memfd that have memory, as (start, end)."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # nothing more
+                raise
+            return
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end

@@ -1,0 +1,72 @@
+"""What a worker asks of its supervisor."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from vswap.errors import UserError
+from vswap.proto import encode_init_reply
+from vswap.store.backing_file import FileBacking
+from vswapd.channel import Handshake
+from vswapd.messages import Link
+
+__all__ = ["KeptBacking", "Office"]
+
+_INIT_UNIQUE = 0
+
+
+class Office:
+    """A worker's end of the link. Any thread may use it."""
+
+    def __init__(self, link: Link) -> None:
+        """`link` is to the supervisor."""
+        self._link = link
+        self._lock = threading.Lock()  # one question at a time
+
+    def keep_handshake(self, agreed: Handshake) -> None:
+        """Have it kept for those to come: the kernel does not repeat it."""
+        reply = encode_init_reply(_INIT_UNIQUE, agreed.reply)
+        self._link.send("agreed", init=agreed.raw.hex(), reply=reply.hex())
+
+    def serving(self) -> None:
+        """Tell that requests are being answered."""
+        self._link.send("serving")
+
+    def open_backing(self, path: str) -> KeptBacking:
+        """A backing that a successor will have, too. Raises `UserError`, also if nobody keeps it.
+
+        What would be written to a file that only this process has open would die with it.
+        """
+        checked = FileBacking.open(path)
+        try:
+            with self._lock:
+                held = self._link.send("hold", [checked.fileno()], path=path)
+                if not held or self._link.receive() is None:
+                    raise UserError("the supervisor is gone: no backing can be attached")
+            return KeptBacking(os.dup(checked.fileno()), path, self)
+        finally:
+            checked.close()
+
+    def kept_backing(self, fd: int, path: str) -> KeptBacking:
+        """The backing that a predecessor had attached."""
+        return KeptBacking(fd, path, self)
+
+    def drop_backing(self) -> None:
+        """It need not be kept any more."""
+        with self._lock:
+            self._link.send("drop")
+
+
+class KeptBacking(FileBacking):
+    """A backing whose file the supervisor has open, too, for as long as it is attached."""
+
+    def __init__(self, fd: int, name: str, office: Office) -> None:
+        """As `FileBacking`."""
+        super().__init__(fd, name)
+        self._office = office
+
+    def close(self) -> None:
+        """The supervisor lets go of it, too."""
+        super().close()
+        self._office.drop_backing()

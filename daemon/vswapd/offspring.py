@@ -1,0 +1,116 @@
+"""The processes that a supervisor has: a fork server, and what it forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from vswapd.messages import Link
+
+__all__ = ["FORK_SERVER", "Child", "ForkServer", "Predecessor"]
+
+FORK_SERVER = (sys.executable, "-m", "vswapd.forkserver")
+
+
+class Child:
+    """A standby, which becomes a worker when it is told to serve."""
+
+    def __init__(self, link: Link) -> None:
+        """A process that is about to be forked, with the other end of `link`."""
+        self.link = link
+        self.pid = 0
+        self.pidfd: int | None = None
+        self.prepared = False
+        self.serving_since: float | None = None
+        self.why = ""
+        """What it said when it failed."""
+
+    def is_born(self, pid: int) -> None:
+        """It has said which process it is. Raises `ProcessLookupError` if it has gone."""
+        self.pidfd = os.pidfd_open(pid)
+        self.pid = pid
+
+    def kill(self) -> None:
+        """At once."""
+        if self.pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def reap(self) -> tuple[bool, int]:
+        """It has ended: whether by SIGKILL, and its status or signal; close what it leaves.
+
+        Who is not our child, but was another supervisor's, tells nothing: that counts as killed.
+        """
+        self.link.close()
+        if self.pidfd is None:
+            return False, 0
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            result = None
+        os.close(self.pidfd)
+        self.pidfd = None
+        if result is None:
+            return True, int(signal.SIGKILL)
+        killed = result.si_code == os.CLD_KILLED and result.si_status == signal.SIGKILL
+        return killed, result.si_status
+
+    def served(self) -> float | None:
+        """For how many seconds; None if it has not come to that."""
+        since = self.serving_since
+        return None if since is None else time.monotonic() - since
+
+
+class Predecessor:
+    """A worker that another supervisor has left."""
+
+    def __init__(self, pidfd: int) -> None:
+        """`pidfd` belongs to it."""
+        self.pidfd = pidfd
+        self._killed = False
+
+    def kill(self) -> None:
+        """At once, if that has not been done."""
+        if not self._killed:
+            self._killed = True
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """It has ended."""
+        os.close(self.pidfd)
+
+
+class ForkServer:
+    """The process that forks the others, from the code that is installed when it is started."""
+
+    def __init__(self, command: Sequence[str], settings: str) -> None:
+        """Start it. Raises `OSError`."""
+        self.link, theirs = Link.pair()
+        self.warm = False
+        """Whether it has said that it can fork."""
+        with theirs:
+            self.process = subprocess.Popen(
+                [*command, settings, "--link-fd", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # a terminal's signals are for the supervisor
+            )
+
+    def fork(self) -> Child:
+        """A new child, which will say more. It may fail: then its link ends."""
+        link, theirs = Link.pair()
+        with theirs:
+            self.link.send("fork", [theirs.fileno()])
+        return Child(link)
+
+    def close(self) -> None:
+        """Let it end, and see that it does."""
+        self.link.close()
+        self.process.kill()
+        self.process.wait()

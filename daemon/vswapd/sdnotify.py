@@ -1,0 +1,92 @@
+"""What systemd is told, and what it keeps for us: sd_notify(3) and sd_listen_fds(3).
+
+Descriptors that are stored with it (FileDescriptorStoreMax= of the unit) outlive the service's
+processes, and are handed to the next one that is started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import MutableMapping
+
+from vswapd.held import Bundle, Record
+
+__all__ = ["Keeper", "read_record", "take_listen_fds"]
+
+_log = logging.getLogger(__name__)
+
+_FIRST = 3
+_SEPARATOR = ":"
+
+
+class Keeper:
+    """Tells systemd, if it is there, and has it keep descriptors and the record of them."""
+
+    def __init__(self, address: str | None) -> None:
+        """`address` is $NOTIFY_SOCKET; None if nobody listens."""
+        self._address = (
+            None if not address else "\0" + address[1:] if address[0] == "@" else address
+        )
+        self._record: int | None = None
+        self._last = ""
+
+    def tell(self, *lines: str, fds: list[int] | None = None) -> None:
+        """Send assignments such as ``READY=1``. What cannot be delivered is logged."""
+        if self._address is None:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+                end.connect(self._address)
+                socket.send_fds(end, ["\n".join(lines).encode()], fds or [])
+        except OSError as error:
+            _log.warning("systemd cannot be told %s: %s", lines[0], error.strerror)
+
+    def store(self, name: str, fd: int) -> None:
+        """Have a descriptor kept under `name`.
+
+        It is not to be polled: that would wake systemd with every request.
+        """
+        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME=vswap-{name}", fds=[fd])
+
+    def remove(self, name: str) -> None:
+        """Nothing of that name is to be kept any more."""
+        self.tell("FDSTOREREMOVE=1", f"FDNAME=vswap-{name}")
+
+    def record(self, record: Record) -> None:
+        """Have this kept, too: a line more in a memfd, for a line that is cut off is no record."""
+        if self._address is None or record.to_json() == self._last:
+            return
+        self._last = record.to_json()
+        if self._record is None:
+            self._record = os.memfd_create("vswap-record")
+            self.store("record", self._record)
+        os.lseek(self._record, 0, os.SEEK_END)
+        os.write(self._record, self._last.encode() + b"\n")
+
+
+def read_record(fd: int) -> Record:
+    """The last whole record in a memfd. Raises `ValueError` if there is none."""
+    content = os.pread(fd, os.fstat(fd).st_size, 0)
+    *lines, _cut_off = content.split(b"\n")
+    if not lines:
+        raise ValueError("no record was kept")
+    return Record.from_json(lines[-1])
+
+
+def take_listen_fds(environment: MutableMapping[str, str]) -> Bundle:
+    """What was kept for this process, by names without our prefix; once, for the variables go.
+
+    Descriptors that are not ours to know are left alone.
+    """
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "0")
+    names = environment.pop("LISTEN_FDNAMES", "").split(_SEPARATOR)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    found: Bundle = []
+    for fd, name in zip(range(_FIRST, _FIRST + int(count)), names, strict=False):
+        os.set_inheritable(fd, False)
+        if name.startswith("vswap-"):
+            found.append((name.removeprefix("vswap-"), fd))
+    return found

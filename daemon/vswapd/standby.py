@@ -1,0 +1,105 @@
+"""A standby: a worker to be, for which everything is done that can be done beforehand.
+
+It was forked with all code in memory. It locks that memory for itself, maps the state, and serves
+a scratch device to have what it will change as its own. Then it waits: until it is told to
+serve, or its supervisor ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+
+from vswap import libc
+from vswap.geometry import Geometry
+from vswap.proto import decode_init_reply
+from vswap.store import Shape, State, segments_for
+from vswapd import channel, memory
+from vswapd.channel import Handshake
+from vswapd.config import Settings
+from vswapd.logs import start_log, stop_log
+from vswapd.messages import Link, Message
+from vswapd.notify import reason
+from vswapd.office import Office
+from vswapd.warmup import steps
+from vswapd.worker import Charge, Worker, policy_of
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+
+def main(link: Link, settings: Settings, preparation: memory.Preparation) -> int:
+    """The life of a process that has just been forked; answers its exit status."""
+    libc.prctl(libc.PR_SET_NAME, b"vswap-standby")
+    link.send("hello", pid=os.getpid())
+    start_log()
+    try:
+        memory.prepare_fork(_log.warning)
+        state = _prepare(link, settings)
+        if state is None:
+            return 0
+        _warm(link, settings)
+        received = link.receive()
+        if received is None:
+            return 0
+        libc.prctl(libc.PR_SET_NAME, b"vswap-worker")
+        worker = Worker(settings, preparation, state, Office(link), _charge(*received))
+        return 0 if worker.serve() else 1
+    except Exception as error:
+        if not link.send("failed", why=reason(error)):
+            _log.exception("a worker has failed")
+        return 2
+    finally:
+        stop_log()
+
+
+def shape_of(settings: Settings) -> Shape:
+    """The shape of the state that these settings need."""
+    geometry = Geometry(settings.size)
+    segments = segments_for(geometry, settings.threads)
+    return Shape(geometry, segments, settings.threads, channel.BUFFER_SIZE)
+
+
+def _prepare(link: Link, settings: Settings) -> State | None:
+    """The state: that which the supervisor holds, or a new one for it to hold.
+
+    None if there is no more supervisor. Raises `StateError` for a state of another version.
+    """
+    received = link.receive()
+    if received is None:
+        return None
+    _, fds = received
+    shape = shape_of(settings)
+    state = State.attach(shape, fds) if fds else State.create(shape)
+    state.buffers.populate(0, state.buffers.size)
+    state.outstanding.populate(0, state.outstanding.size)
+    made = [] if fds else state.fds()
+    link.send(
+        "prepared", made, signs=channel.signs(state), region=state.fds().index(state.buffers.fd)
+    )
+    return state
+
+
+def _warm(link: Link, settings: Settings) -> None:
+    """Serve a scratch device, step by step, until there is something better to do."""
+    poll = select.poll()
+    poll.register(link.fileno(), select.POLLIN)
+    for step in steps(policy_of(settings)):
+        if poll.poll(0):
+            return
+        step()
+    gc.collect()
+    gc.freeze()
+
+
+def _charge(message: Message, fds: list[int]) -> Charge:
+    agreed = None
+    if message["init"]:
+        agreed = Handshake(
+            bytes.fromhex(message["init"]), decode_init_reply(bytes.fromhex(message["reply"]))
+        )
+    backing = (fds[1], str(message["backing"])) if len(fds) > 1 else None
+    return Charge(fds[0], agreed, backing, message["restarts"], message["supervisor"])

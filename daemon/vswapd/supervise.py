@@ -1,0 +1,151 @@
+"""Start a supervisor.
+
+``python -m vswapd.supervise SETTINGS [--ready-fd N] [--foreground]`` with `Settings` as JSON makes
+a device, or goes on with the one whose descriptors systemd has kept. What becomes of the start is
+told on descriptor N in one line: ``ready``, or ``error`` and the reason.
+``python -m vswapd.supervise --inherit-fd N`` takes the place of the supervisor at the other
+end of the socket N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from vswap import libc
+from vswap.errors import UserError
+from vswapd import memory
+from vswapd.config import Settings
+from vswapd.handover import SUPERVISOR, Heir, Inheritance
+from vswapd.held import Held, Record
+from vswapd.lockholder import lock_holder
+from vswapd.logs import start_log, stop_log
+from vswapd.messages import Link
+from vswapd.notify import Ready, Told, reason
+from vswapd.offspring import FORK_SERVER
+from vswapd.restarts import Desk
+from vswapd.sdnotify import Keeper, read_record, take_listen_fds
+from vswapd.supervisor import Supervisor
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+
+class _Daemon:
+    """A supervisor, and how it is asked to be replaced."""
+
+    def __init__(self, supervisor: Supervisor, command: Sequence[str]) -> None:
+        self._supervisor = supervisor
+        self._command = command
+        self._desk = Desk(self._replace)
+        self.heir: Heir | None = None
+        supervisor.watch(self._desk, self._desk.on_visitor)
+        supervisor.on_hangup = self._replace
+
+    def _replace(self) -> None:
+        if self.heir is not None and not self.heir.ended:
+            return  # it is being done
+        if self._supervisor.held is None or self._supervisor.held.connection is None:
+            self._tell("error the device is not ready yet")
+            return
+        self._supervisor.try_again()
+        try:
+            self.heir = Heir(self._supervisor, self._command, self._tell)
+        except OSError as error:
+            self._tell(f"error {error.strerror}")
+
+    def _tell(self, line: str) -> None:
+        if line == "ok":
+            _log.info("another supervisor has taken over")
+        else:
+            _log.error("restart is refused, everything goes on as it was: %s", line[6:])
+        self._desk.tell(line)
+
+    def close(self) -> None:
+        self._desk.close()
+
+
+def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = SUPERVISOR) -> int:
+    """Supervise one device to its end; the exit status: 2 if it could not start, 1 if it failed.
+
+    `fork_server` and `supervisor` are the programs to start, for tests.
+    """
+    parser = argparse.ArgumentParser(prog="vswapd.supervise")
+    parser.add_argument("settings", nargs="?")
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--inherit-fd", type=int)
+    parser.add_argument("--foreground", action="store_true")
+    arguments = parser.parse_args()
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="surrogateescape")  # paths are bytes
+    told: Told = Ready(None)
+    try:
+        told = Ready(arguments.ready_fd)
+        memory.prepare_process(lambda _: None)  # the fork server says what cannot be had
+        libc.prctl(libc.PR_SET_NAME, b"vswap-keeper")
+        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+        start_log()
+        keeper = Keeper(os.environ.pop("NOTIFY_SOCKET", None))
+        if arguments.inherit_fd is not None:
+            os.set_inheritable(arguments.inherit_fd, False)
+            told = inheritance = Inheritance(Link.of(arguments.inherit_fd))
+            made = Supervisor(inheritance.held.record, told, keeper, fork_server)
+            inheritance.begin(made)
+        else:
+            made = _make(arguments.settings, told, keeper, fork_server)
+    except Exception as error:
+        stop_log()
+        why = reason(error)
+        told.tell(f"error {why}")
+        print(f"vswap: {why}", file=sys.stderr)
+        return 2
+    more = ["--foreground"] if arguments.foreground else []
+    daemon = _Daemon(made, [*supervisor, *more])
+    try:
+        status = made.run()
+    finally:
+        daemon.close()
+        stop_log()
+    if arguments.foreground and made.held_back and daemon.heir is not None:
+        return _stay_for(daemon.heir.process)
+    return status
+
+
+def _make(
+    settings: str | None, told: Told, keeper: Keeper, fork_server: Sequence[str]
+) -> Supervisor:
+    """For a new device, or for the one that systemd has kept. Raises `UserError`."""
+    kept = dict(take_listen_fds(os.environ))
+    record_fd = kept.pop("record", None)
+    if record_fd is not None and kept:
+        held = Held.of(read_record(record_fd), list(kept.items()))
+        if not held.is_closed():
+            made = Supervisor(held.record, told, keeper, fork_server)
+            made.inherit(held)
+            pid = lock_holder(held.state[0])
+            if pid is not None:
+                made.follow(os.pidfd_open(pid))
+            return made
+    if settings is None:
+        raise UserError("no settings, and nothing to go on with")
+    checked = Settings.from_json(settings)
+    return Supervisor(Record(checked.to_json(), checked.mount), told, keeper, fork_server)
+
+
+def _stay_for(heir: subprocess.Popen[bytes]) -> int:
+    """A shell waits for us, not for the heir: pass on what we are told until that one ends."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: heir.send_signal(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the heir, too
+    return heir.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

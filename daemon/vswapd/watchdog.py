@@ -1,0 +1,46 @@
+"""Whether a worker still answers, as one who only holds the descriptors can tell.
+
+A request that waits for a thread lies in the connection, which is readable then. One that a thread
+has taken lies in that thread's receive buffer: its first sixteen bytes, length and `unique`, are
+another's when the next is there, and the length is 0 in between. So if requests wait, and no
+buffer has changed for a long time, the worker hangs. Reads that wait for a disk are in no buffer:
+a slow disk is no reason to replace a worker, for the next would wait for the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["Watchdog"]
+
+Signs = tuple[bytes, ...]
+
+
+class Watchdog:
+    """Looks from time to time. Times in seconds."""
+
+    def __init__(
+        self, patience: float, signs: Callable[[], Signs], waiting: Callable[[], bool]
+    ) -> None:
+        """`signs` are the beginnings of all receive buffers; `waiting` is whether requests are.
+
+        After `patience` without a change it has had enough; 0 is never.
+        """
+        self._patience = patience
+        self._signs = signs
+        self._waiting = waiting
+        self._seen: Signs = ()
+        self._since: float | None = None
+
+    def look(self, now: float) -> bool:
+        """Whether the worker hangs."""
+        signs = self._signs()
+        busy = any(any(sign[:4]) for sign in signs) or self._waiting()
+        if not busy or signs != self._seen or self._since is None:
+            self._seen, self._since = signs, now
+            return False
+        return bool(self._patience) and now - self._since >= self._patience
+
+    def forgive(self) -> None:
+        """There is another worker."""
+        self._since = None
