@@ -7,8 +7,10 @@ nothing is (the counts of `SwapTable` and `Zeromap`).
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+from collections.abc import Iterator
 
 from vswap import libc
 
@@ -46,6 +48,29 @@ class Region:
     def punch(self, offset: int, length: int) -> None:
         """Give a range's memory back to the kernel; it reads as zeros from then on."""
         libc.punch_hole(self.fd, offset, length)
+
+    def next_data(self, offset: int) -> int | None:
+        """The first byte from `offset` on that has memory behind it; None if there is none.
+
+        Looks at the kernel's books only, so it allocates nothing.
+        """
+        return self._seek(offset, os.SEEK_DATA)
+
+    def data(self) -> Iterator[tuple[int, int]]:
+        """The pages with memory behind them, as ranges: number of the first, and of the next."""
+        at: int | None = 0
+        while at is not None and (start := self.next_data(at)) is not None:
+            at = self._seek(start, os.SEEK_HOLE)
+            assert at is not None  # there is always a hole at the end
+            yield start // mmap.PAGESIZE, -(-at // mmap.PAGESIZE)
+
+    def _seek(self, offset: int, whence: int) -> int | None:
+        try:
+            return os.lseek(self.fd, offset, whence)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None
 
     def allocated(self) -> int:
         """Bytes of memory behind the region, by the kernel's own count."""
