@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MADV_DONTDUMP",
+    "MADV_POPULATE_READ",
     "MADV_POPULATE_WRITE",
     "MADV_WILLNEED",
     "MCL_CURRENT",
@@ -70,6 +71,7 @@ _FALLOC_PUNCH_HOLE = 2
 # asm-generic/mman-common.h; the populating pair is of kernel 5.14
 MADV_WILLNEED = 3
 MADV_DONTDUMP = 16
+MADV_POPULATE_READ = 22
 MADV_POPULATE_WRITE = 23
 
 # sys/mman.h

@@ -23,8 +23,6 @@ from vswap.geometry import CLUSTER_SLOTS, MAX_UNIT_PAGES, PAGE_SIZE, SEGMENT_SHI
 from vswap.store.entry import (
     ALIGNMENT,
     EMPTY,
-    FIRST_BACKING,
-    FIRST_CACHE,
     FIRST_FILL,
     POSITION_MASK,
     UNIT_SHIFT,
@@ -33,7 +31,7 @@ from vswap.store.log import Inherited
 from vswap.store.parts import Parts
 from vswap.store.region import Region
 from vswap.store.state import State
-from vswap.store.tally import Tally, runs_in
+from vswap.store.tally import Runs, Tally, runs_in
 from vswap.store.unit import HEADER
 from vswap.store.words import MAX_WORDS
 
@@ -105,23 +103,30 @@ class _Scan:
             pages = table.pages[first : first + _GROUP]
         else:
             pages = table.pages[clusters]
-        entries = pages.reshape(-1)
+        entries = pages.reshape(-1).view(np.int64)
         stored = np.packbits(entries != EMPTY, bitorder="little").reshape(len(clusters), -1)
         counts = _ONES[stored].sum(axis=1, dtype=np.uint16)
         table.counts[clusters] = counts
         for empty in clusters[counts == 0].tolist():
             table.release(empty)
         runs = runs_in(entries)
-        self.memory.add(runs.between(FIRST_CACHE, FIRST_BACKING))
-        others = runs.between(FIRST_BACKING, 1 << 64)
-        if len(others.entries):
-            self.disk.add(others.between(FIRST_BACKING, FIRST_FILL))
-            fills = others.between(FIRST_FILL, 1 << 64)
-            numbers = fills.entries >> np.uint64(UNIT_SHIFT) & np.uint64(POSITION_MASK)
-            np.add.at(self.fills, numbers.astype(np.int64), fills.lengths.astype(np.int64))
+        others = np.flatnonzero(runs.entries < EMPTY)
+        if len(others):
+            self._look_at_others(runs.take(others))
+            runs.entries[others] = EMPTY
+        # To count what is empty as nothing is quicker than to sort it out.
+        np.multiply(runs.lengths, runs.entries != EMPTY, out=runs.lengths)
+        self.memory.add(runs)
         of_group = np.zeros((_GROUP, stored.shape[1]), np.uint8)
         of_group[clusters - first] = stored
         return of_group
+
+    def _look_at_others(self, runs: Runs) -> None:
+        """Count pages on disk and pages of one word."""
+        filled = runs.entries >= np.uint64(FIRST_FILL).view(np.int64)
+        self.disk.add(runs.take(np.flatnonzero(~filled)))
+        entries, lengths = runs.take(np.flatnonzero(filled))
+        np.add.at(self.fills, entries >> UNIT_SHIFT & POSITION_MASK, lengths)
 
     def _count_zeros(self, first: int, stored: npt.NDArray[np.uint8] | None) -> None:
         """Count a group's bits. Where a slot has an entry too, it counts, and the bit is cleared.
@@ -137,18 +142,21 @@ class _Scan:
 
 
 def _pages_of(region: Region) -> Numbers:
-    """The numbers of the pages that have memory."""
-    spans = [np.arange(start, end) for start, end in region.data()]
+    """The numbers of the pages that have memory. They are mapped, all at once."""
+    spans = []
+    for start, end in region.data():
+        region.map(start * PAGE_SIZE, (end - start) * PAGE_SIZE)
+        spans.append(np.arange(start, end))
     return np.concatenate([np.zeros(0, np.int64), *spans])
 
 
 def _inherited(region: Region, tally: Tally) -> Inherited:
-    living = np.flatnonzero(tally.last)
-    ends = np.zeros(len(tally.last), np.int32)
+    living = tally.segments
+    ends = np.zeros(region.size >> SEGMENT_SHIFT, np.int32)
     ends[living] = _ends_of(region, tally.last[living])
     much = living[SEGMENT_SIZE - ends[living] >= LEAST_TAIL]
     order = np.argsort(-ends[much], kind="stable")
-    ready = _with_memory(region, np.flatnonzero(tally.last == 0))
+    ready = _with_memory(region, np.flatnonzero(tally.pages == 0))
     return Inherited(tally, ends, much[order].tolist(), ready)
 
 
@@ -158,13 +166,13 @@ def _ends_of(region: Region, entries: npt.NDArray[np.uint64]) -> npt.NDArray[np.
     If a header is damaged, so that nothing can be told, that is where the segment does.
     """
     at = (entries >> np.uint64(UNIT_SHIFT) & np.uint64(POSITION_MASK)).astype(np.int64)
-    words = np.frombuffer(region.view, np.uint32)
-    assert words.itemsize == ALIGNMENT
-    word = words[at + 1]  # the upper half of the head: payload length less one, pages, codec
-    pages = (word >> 16 & 0xFF).astype(np.int64)
+    at *= ALIGNMENT
+    heads = b"".join([region.read(position, 8) for position in at.tolist()])
+    head = np.frombuffer(heads, np.int64)
+    pages = head >> 48 & 0xFF
     step = np.maximum(pages, 1) * ALIGNMENT
-    size = -(-(HEADER.size + (word & 0xFFFF).astype(np.int64) + 1) // step) * step
-    end = (at * ALIGNMENT & (1 << SEGMENT_SHIFT) - 1) + size
+    size = -(-(HEADER.size + (head >> 32 & 0xFFFF) + 1) // step) * step
+    end = (at & ((1 << SEGMENT_SHIFT) - 1)) + size
     damaged = (pages < 1) | (pages > MAX_UNIT_PAGES) | (end > 1 << SEGMENT_SHIFT)
     return np.where(damaged, 1 << SEGMENT_SHIFT, end).astype(np.int32)
 

@@ -141,7 +141,7 @@ class DiskLog:
         """
         with self._lock:
             self.ledger.take_over(tally)
-            full = np.flatnonzero(tally.last)
+            full = tally.segments
             np.frombuffer(self._state, np.uint8)[full] = FULL
             self._used[full] = ends_of_extents(tally.last[full])
 
@@ -157,7 +157,7 @@ class DiskLog:
         """
         size = min(size, self.most)
         with self._lock:
-            assert size >= self.least_size
+            assert size >= (self.size if self.ledger.live_pages else 0)
             for segment in range(self.most):
                 if self._state[segment] == _BAD:
                     self._state[segment] = _FREE

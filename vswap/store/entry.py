@@ -43,7 +43,6 @@ __all__ = [
     "COLD",
     "EMPTY",
     "FIRST_BACKING",
-    "FIRST_CACHE",
     "FIRST_FILL",
     "FLAGS_MASK",
     "HUGE",
@@ -109,8 +108,6 @@ SEGMENT_OFFSET_SHIFT = UNIT_SHIFT + SEGMENT_SHIFT - 2
 SEGMENT_MASK = (1 << 24) - 1
 MAX_SEGMENTS = 1 << 24
 POSITION_MASK = (1 << 42) - 1
-FIRST_CACHE = KIND_CACHE << KIND_SHIFT
-"""Entries below are empty."""
 FIRST_BACKING = KIND_BACKING << KIND_SHIFT
 """Entries from here on are not of pages in memory's segments: those before it are, or empty."""
 FIRST_FILL = KIND_FILL << KIND_SHIFT

@@ -130,7 +130,7 @@ class Log:
         tally = inherited.tally
         with self._lock:
             self.ledger.take_over(tally)
-            sealed = np.flatnonzero(tally.last)
+            sealed = tally.segments
             state = np.frombuffer(self._state, np.uint8)
             state[sealed], state[inherited.ready] = SEALED, READY
             self._sealed = len(sealed)
