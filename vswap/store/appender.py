@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from vswap.codec import STORED, Bytes
+from vswap.errors import FullError
 from vswap.geometry import SEGMENT_SHIFT, SEGMENT_SIZE
 from vswap.store import entry
 from vswap.store.log import Log
@@ -54,6 +56,11 @@ class Appender:
         self._lost += size - share * live
         return self._count(position, live, share, flags)
 
+    def open_at_hand(self) -> None:
+        """Open a segment, if the log has one without any work being done for it."""
+        with suppress(FullError):
+            self._begin(self._log.take())
+
     def ensure(self, size: int) -> None:
         """Make sure that units of `size` bytes in all can be appended without asking for room.
 
@@ -101,11 +108,17 @@ class Appender:
     def _roll(self) -> None:
         """Open another segment. The full one is sealed before: it may be what is cleaned for it."""
         self.settle()
-        if self._segment is None or not self._log.restart(self._segment):
-            if self._segment is not None:
-                full, self._segment = self._segment, None
-                self._log.seal(full, self._used - self._lost, self._born or None)
-            self._used = SEGMENT_SIZE
-            self._segment = self._take()
-        self._used = self._lost = 0
+        if self._segment is not None and self._log.restart(self._segment):
+            self._begin(self._segment)
+            return
+        if self._segment is not None:
+            full, self._segment = self._segment, None
+            self._log.seal(full, self._used - self._lost, self._born or None)
+        self._used = SEGMENT_SIZE
+        self._begin(self._take())
+
+    def _begin(self, segment: int) -> None:
+        self._segment = segment
+        self._used = self._log.start_of(segment)
+        self._lost = 0
         self._born = 0.0

@@ -25,10 +25,13 @@ class BackingDesk:
         """Write back to it from now on. Raises `UserError` if there is one already, `OSError`.
 
         It belongs to the store then. Of a larger one than the store could ever fill a part is used.
+        If an earlier worker has left pages on disk it must be the one that they are on; and if it
+        was being detached, that goes on. `UserError` if it is too small to be it.
         """
         with self._upkeep.lock:
             self._upkeep.jobs.prepare_to_spill()
             self._disk.attach(backing)
+            self._upkeep.detach.resume()
 
     def grow(self, size: int) -> None:
         """Let the backing have `size` bytes, which may take long. Raises `UserError`, `OSError`."""

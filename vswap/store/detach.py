@@ -50,10 +50,20 @@ class Detach:
         if self.active:
             raise UserError(f"{disk.name} is being detached already")
         self._check_memory()
-        disk.closed_for_writing = True
-        self.result = ""
-        self._drain = Drain(self._parts, self._jobs.relocator)
-        self._go_on()
+        disk.log.emptying = True
+        self.resume()
+
+    def resume(self) -> None:
+        """Begin anew what an earlier worker was doing when it was killed, if it was.
+
+        Not asking whether memory would hold it: if not, it ends as it would have then.
+        """
+        disk = self._parts.disk
+        if disk.log.emptying:
+            disk.closed_for_writing = True
+            self.result = ""
+            self._drain = Drain(self._parts, self._jobs.relocator)
+            self._go_on()
 
     def _check_memory(self) -> None:
         log = self._parts.log
@@ -74,6 +84,7 @@ class Detach:
         if self.active:
             self.result = result  # first: who looks without the lock sees it when it has ended
             self._drain = self._job = None
+            self._parts.disk.log.emptying = False
             self._parts.disk.closed_for_writing = False
 
     def piece(self) -> None:
@@ -112,6 +123,7 @@ class Detach:
         if disk.log.ledger.live_pages:
             self.stop("unreadable")
             return
-        self.stop("detached")
+        self.result = "detached"  # before the name goes
         disk.let_go()
         disk.log.resize(0)
+        self.stop("detached")  # a worker that is killed before finds nothing left to be done

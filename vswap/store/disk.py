@@ -73,9 +73,18 @@ class Disk:
         return self._backing is not None and not self.closed_for_writing
 
     def attach(self, backing: Backing) -> None:
-        """Use a backing. Raises `UserError` if there is one, `OSError` if it cannot be read."""
+        """Use a backing; the one that an earlier worker had, if pages are on it.
+
+        Raises `UserError` if there is one already or if this is too small for that, `OSError` if
+        it cannot be read.
+        """
         if self._backing is not None:
             raise UserError(f"{self.name} is attached already; detach it first")
+        if (size := backing.size >> SEGMENT_SHIFT) < self.log.least_size:
+            raise UserError(
+                f"{backing.name} is not the backing that this device's pages were written to: "
+                f"it has {size} MiB, and they are in the first {self.log.least_size}"
+            )
         self.budget = Budget(backing.load_note())
         if self._cipher is None:
             self._cipher = Cipher(self.log.key)
@@ -83,7 +92,7 @@ class Disk:
         self._backing = backing
         self.closed_for_writing = False
         self._resting = self._rest_until = 0.0
-        self.log.resize(backing.size >> SEGMENT_SHIFT)
+        self.log.resize(size)
 
     def use_all_of(self, backing: Backing) -> None:
         """It has grown; nothing is done if it is not the one that is attached any more."""

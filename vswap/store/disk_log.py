@@ -24,7 +24,6 @@ All methods do their own locking: one lock, innermost of all, held for a few ope
 from __future__ import annotations
 
 import heapq
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +36,8 @@ from vswap.errors import DiskFullError
 from vswap.geometry import PAGE_SIZE
 from vswap.store.ledger import Entries, Ledger
 from vswap.store.region import Region
+from vswap.store.select import ends_of_extents
+from vswap.store.tally import Tally
 
 __all__ = ["KEPT_ON_DISK", "KEY_SIZE", "DiskLog", "Filling", "Full"]
 
@@ -46,7 +47,11 @@ KEPT_ON_DISK = 1
 _FREE, _TAKEN, FULL, _BAD = range(4)
 
 KEY_SIZE = 32
-_COUNTER = struct.Struct("<Q")
+_NUMBER = 8
+_COUNTER, _EMPTYING = 4, 5
+"""Places of 64-bit numbers in the region: the last sequence given out; whether the disk is being
+emptied. Each is stored whole: `struct` would write its bytes one after the other, and before that
+zeros, and a worker may be killed between two of them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ class DiskLog:
     def __init__(self, region: Region, most: int | None = None) -> None:
         """For `most` disk segments, or for as many as `region` has room for."""
         self._memory = region.view
-        self.most = (region.size - PAGE_SIZE) // _COUNTER.size if most is None else most
+        self._numbers = region.view[:PAGE_SIZE].cast("Q")
+        self.most = (region.size - PAGE_SIZE) // _NUMBER if most is None else most
         """How many disk segments there can be at most."""
         self.sequence = np.frombuffer(region.view, np.uint64, self.most, PAGE_SIZE)
         self._sequence = self.sequence.data
@@ -99,7 +105,7 @@ class DiskLog:
     @staticmethod
     def region_size(segments: int) -> int:
         """Bytes for so many disk segments: a page with the key and the counter, then theirs."""
-        return PAGE_SIZE + segments * _COUNTER.size
+        return PAGE_SIZE + segments * _NUMBER
 
     # --- Key and sequences ----------------------------------------------------------------
 
@@ -110,15 +116,39 @@ class DiskLog:
 
     def next_sequence(self) -> int:
         """A number for a filling that no other ever had (NONCE-ONCE). One thread at a time."""
-        (last,) = _COUNTER.unpack_from(self._memory, KEY_SIZE)
-        _COUNTER.pack_into(self._memory, KEY_SIZE, last + 1)
-        return int(last) + 1
+        self._numbers[_COUNTER] += 1
+        return self._numbers[_COUNTER]
+
+    @property
+    def emptying(self) -> bool:
+        """Whether the disk is being emptied, which a worker that is killed leaves to the next."""
+        return bool(self._numbers[_EMPTYING])
+
+    @emptying.setter
+    def emptying(self, emptying: bool) -> None:
+        self._numbers[_EMPTYING] = emptying
 
     def sequence_of(self, segment: int) -> int:
         """The number of a disk segment's filling; 0 if it has had none."""
         return self._sequence[segment]
 
     # --- Filling --------------------------------------------------------------------------
+
+    def take_over(self, tally: Tally) -> None:
+        """Begin with what an earlier worker left. No backing, and so none free, for now.
+
+        A disk segment ends with its last unit that lives: nobody needs what follows.
+        """
+        with self._lock:
+            self.ledger.take_over(tally)
+            full = tally.segments
+            np.frombuffer(self._state, np.uint8)[full] = FULL
+            self._used[full] = ends_of_extents(tally.last[full])
+
+    @property
+    def least_size(self) -> int:
+        """How many disk segments there must be for all that live to be among them."""
+        return int(self.ledger.pages.nonzero()[0].max(initial=-1)) + 1
 
     def resize(self, size: int) -> None:
         """There are so many disk segments now, none of them bad; or none at all.
@@ -127,7 +157,7 @@ class DiskLog:
         """
         size = min(size, self.most)
         with self._lock:
-            assert size >= self.size or not self.ledger.live_pages
+            assert size >= (self.size if self.ledger.live_pages else 0)
             for segment in range(self.most):
                 if self._state[segment] == _BAD:
                     self._state[segment] = _FREE
@@ -175,7 +205,8 @@ class DiskLog:
             if len(dead):
                 for segment in self.ledger.drop(dead):
                     self._state[segment] = _FREE
-                    heapq.heappush(self._free, segment)
+                    if segment < self.size:  # not while a backing is still to come
+                        heapq.heappush(self._free, segment)
 
     # --- Looking --------------------------------------------------------------------------
 

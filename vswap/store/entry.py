@@ -39,6 +39,7 @@ from vswap.geometry import SEGMENT_SHIFT
 __all__ = [
     "ALIGNMENT",
     "BACKING_ALIGNMENT",
+    "BACKING_PAGES_BITS",
     "COLD",
     "EMPTY",
     "FIRST_BACKING",
@@ -56,6 +57,7 @@ __all__ = [
     "MAX_SEGMENTS",
     "NOT_HOT",
     "OF_PAGE",
+    "PLACE_MASK",
     "POSITION_MASK",
     "SEGMENT_MASK",
     "SEGMENT_OFFSET_SHIFT",
@@ -113,8 +115,9 @@ FIRST_FILL = KIND_FILL << KIND_SHIFT
 
 BACKING_ALIGNMENT = 64
 """In disk segments units begin at multiples of so many bytes."""
-_PAGES_BITS = 4
-_PLACE_MASK = (1 << SEGMENT_OFFSET_SHIFT - UNIT_SHIFT) - 1
+BACKING_PAGES_BITS = 4
+PLACE_MASK = (1 << SEGMENT_OFFSET_SHIFT - UNIT_SHIFT) - 1
+"""Of an entry of the backing: the offset, and below it in so many bits the page count."""
 
 
 def pack(position: int, share: int, flags: int) -> int:
@@ -137,16 +140,16 @@ class Extent(NamedTuple):
 
 def pack_backing(segment: int, offset: int, pages: int, share: int, flags: int) -> int:
     """As `pack`, for a unit of `pages` at byte `offset` of a disk segment."""
-    place = (offset // BACKING_ALIGNMENT) << _PAGES_BITS | pages - 1
+    place = (offset // BACKING_ALIGNMENT) << BACKING_PAGES_BITS | pages - 1
     where = KIND_BACKING << KIND_SHIFT | segment << SEGMENT_OFFSET_SHIFT | place << UNIT_SHIFT
     return where | (share // ALIGNMENT) << SHARE_SHIFT | flags
 
 
 def extent_of(entry: int) -> Extent:
     """Where in the backing the unit of a page is."""
-    place = entry >> UNIT_SHIFT & _PLACE_MASK
-    pages = (place & (1 << _PAGES_BITS) - 1) + 1
-    offset = (place >> _PAGES_BITS) * BACKING_ALIGNMENT
+    place = entry >> UNIT_SHIFT & PLACE_MASK
+    pages = (place & (1 << BACKING_PAGES_BITS) - 1) + 1
+    offset = (place >> BACKING_PAGES_BITS) * BACKING_ALIGNMENT
     return Extent(segment_of(entry), offset, share_of(entry) * pages, pages)
 
 

@@ -109,6 +109,7 @@ class Jobs:
 
     def clean(self, victim: Victim, down: bool = False) -> Job:
         """Empty a segment; `down`: by way of the cold codec."""
+        self._log.finish(victim.segment)
         return Job(self._cleaning(victim, down))
 
     def sweep(self, tier: Tier, now: float) -> Job:

@@ -29,6 +29,7 @@ from vswap.store.entry import (
     segment_of,
 )
 from vswap.store.select import segments_of
+from vswap.store.tally import Tally
 
 __all__ = ["Entries", "Ledger", "Totals"]
 
@@ -64,6 +65,16 @@ class Ledger:
         self.huge_since = 0
         self.cold = 0
         self.staged = 0
+
+    def take_over(self, tally: Tally) -> None:
+        """Count what an earlier worker left. Nothing has been counted yet."""
+        self.pages[:] = tally.pages
+        self.bytes[:] = tally.bytes
+        self.hot[:] = tally.hot
+        self.live_pages = int(self.pages.sum(dtype=np.int64))
+        self.live_bytes = int(self.bytes.sum(dtype=np.int64))
+        self.huge = self.huge_since = tally.huge
+        self.cold = tally.cold
 
     def totals(self) -> Totals:
         """A copy of the sums."""

@@ -14,6 +14,10 @@ goes into it, so a busy log, which frees one segment for each that it takes, is 
 between half and four times the reserve; at rest the reserve is kept, or less where that
 would be much beside what is stored.
 
+A log that is built on what an earlier worker left (`take_over`) has sealed segments only, but
+some were open, and have room behind the last unit that lives. Appenders are given these first,
+and go on where it ends (`start_of`). They are in use already, so no limit speaks against it.
+
 The last `KEPT` segments under the limit are the cleaner's: without room to move live pages
 to, no dead space could be won back. Writers get `FullError` before that (`take`).
 
@@ -27,7 +31,7 @@ LOG-PLACE   each segment is in exactly one place: open at one appender, sealed, 
 LOG-AGE     `born[s]` is when the youngest page of sealed segment s was written
             (`time.monotonic`; infinite while it is open). `sequence[s]` is another number each
             time segment s is filled anew, so an entry and its segment's sequence together name
-            one unit for ever.
+            one unit for ever. (Who goes on in a segment does not fill it anew.)
 
 All methods do their own locking: one lock, innermost of all, held for a few operations on
 small arrays and never while memory is populated or punched.
@@ -40,6 +44,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +55,9 @@ from vswap.store.ledger import Entries, Ledger
 from vswap.store.plan import Sealed
 from vswap.store.region import Region
 from vswap.store.stats import LogStatistics
+from vswap.store.tally import Tally
 
-__all__ = ["KEPT", "Log"]
+__all__ = ["KEPT", "Inherited", "Log"]
 
 KEPT = 2
 """Segments that only the cleaner may take: one to go on in, one in case units grow on the way."""
@@ -63,6 +69,20 @@ _REST_SHARE = 64
 """At rest, one segment is kept ready for so many in use, and two at least."""
 
 HOLE, READY, OPEN, SEALED, BUSY = range(5)
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What an earlier worker left: what lives where, and `ends`, of the last unit by segment.
+
+    `unfinished` are segments with room behind it that is worth using, the most last; `ready`
+    those with memory in which nothing lives.
+    """
+
+    tally: Tally
+    ends: npt.NDArray[np.int32]
+    unfinished: list[int]
+    ready: list[int]
 
 
 class Log:
@@ -95,9 +115,35 @@ class Log:
         self._holes: deque[int] = deque()  # those that have, and were given back
         self._in_use = 0  # segments with memory behind them: every state but HOLE
         self._busy = 0
+        self._unfinished: dict[int, float] = {}  # when sealed; the one with most room is the last
+        self._resumed: dict[int, float] = {}  # and when open
         self._open = self._sealed = 0
         self._ceiling = count
         self.set_limit(limit)
+
+    def take_over(self, inherited: Inherited) -> None:
+        """Begin with what an earlier worker left. The log is new, and nobody uses it yet.
+
+        Sequences are given anew: nobody remembers the old ones. The limit is to be set again.
+        """
+        now = time.monotonic()
+        tally = inherited.tally
+        with self._lock:
+            self.ledger.take_over(tally)
+            sealed = tally.segments
+            state = np.frombuffer(self._state, np.uint8)
+            state[sealed], state[inherited.ready] = SEALED, READY
+            self._sealed = len(sealed)
+            self._ready.extend(inherited.ready)
+            self._in_use = self._sealed + len(self._ready)
+            self._untouched = int(np.flatnonzero(state).max(initial=-1)) + 1
+            self._holes.extend(np.flatnonzero(state[: self._untouched] == HOLE).tolist())
+            self._used[:] = inherited.ends
+            self.sequence[sealed] = np.arange(1, self._sealed + 1)
+            self._filled = self._sealed
+            self.born[sealed] = now
+            self._unfinished = dict.fromkeys(inherited.unfinished, now)
+            self._ceiling = len(self._state)
 
     def set_limit(self, limit: int | None) -> None:
         """Change how many segments may have memory.
@@ -118,11 +164,15 @@ class Log:
     # --- Appending ------------------------------------------------------------------------
 
     def take(self, kept: int = KEPT) -> int:
-        """A segment for the caller to append to, if more than `kept` are left under the limit.
+        """A segment for the caller to append to, from byte `start_of` on.
 
-        Raises `FullError` if not. Only the cleaner calls it with another `kept`.
+        It is one that an earlier worker left unfinished, or else a free one if more than `kept` are
+        left under the limit. Raises `FullError` if not. Only the cleaner calls it with another
+        `kept`.
         """
         with self._lock:
+            if self._unfinished:
+                return self._resume()
             if self._room() <= kept:
                 raise FullError("no segment is free")
             segment = self._ready.pop() if self._ready else self._take_hole()
@@ -133,6 +183,24 @@ class Log:
         if low:
             self._wake()
         return segment
+
+    def _resume(self) -> int:
+        segment, born = self._unfinished.popitem()
+        self._resumed[segment] = born
+        self._state[segment] = OPEN
+        self._sealed -= 1
+        self._open += 1
+        self.born[segment] = np.inf
+        return segment
+
+    def start_of(self, segment: int) -> int:
+        """From which byte of a segment on who has just taken it may append."""
+        return int(self._used[segment])
+
+    def finish(self, segment: int) -> None:
+        """Nobody is to go on in this segment: it is to be emptied."""
+        with self._lock:
+            self._unfinished.pop(segment, None)
 
     def published_bytes(self) -> float:
         """What the pages that entries name cost, in bytes, nearly: without what is staged."""
@@ -173,6 +241,8 @@ class Log:
         self._filled += 1
         self.sequence[segment] = self._filled
         self.born[segment] = np.inf
+        self._used[segment] = 0
+        self._resumed.pop(segment, None)
 
     def restart(self, segment: int) -> bool:
         """Whether nothing lives in an open segment, so that its appender starts over in it."""
@@ -193,7 +263,8 @@ class Log:
             self._sealed += 1
             self._state[segment] = SEALED
             self._used[segment] = used
-            self.born[segment] = time.monotonic() if born is None else born
+            born = time.monotonic() if born is None else born
+            self.born[segment] = max(born, self._resumed.pop(segment, 0.0))
             if self.ledger.is_empty(segment):
                 self._free(segment)
 
@@ -233,6 +304,7 @@ class Log:
         """Lock held; the segment is sealed and nothing lives in it."""
         self._sealed -= 1
         self._state[segment] = READY
+        self._unfinished.pop(segment, None)
         self._ready.append(segment)
         self._sink()
         ready = len(self._ready)

@@ -9,19 +9,23 @@ import numpy.typing as npt
 
 from vswap.store.entry import (
     ALIGNMENT,
+    BACKING_ALIGNMENT,
+    BACKING_PAGES_BITS,
     COLD,
     HUGE,
     IDLE,
     KIND_CACHE,
     KIND_SHIFT,
     LOADED,
+    PLACE_MASK,
     SEGMENT_MASK,
     SEGMENT_OFFSET_SHIFT,
     SHARE_MASK,
     SHARE_SHIFT,
+    UNIT_SHIFT,
 )
 
-__all__ = ["Selection", "in_cache", "is_older", "segments_of"]
+__all__ = ["Selection", "ends_of_extents", "in_cache", "is_older", "segments_of"]
 
 Entries = npt.NDArray[np.uint64]
 Times = npt.NDArray[np.float64]
@@ -89,3 +93,11 @@ def segments_of(entries: Entries) -> npt.NDArray[np.int64]:
     """The number of each one's segment, in memory or on disk."""
     segments = entries >> np.uint64(SEGMENT_OFFSET_SHIFT) & np.uint64(SEGMENT_MASK)
     return segments.astype(np.int64)
+
+
+def ends_of_extents(entries: Entries) -> npt.NDArray[np.int64]:
+    """Where in their disk segments the units end that entries of the backing name, in bytes."""
+    places = (entries >> np.uint64(UNIT_SHIFT) & np.uint64(PLACE_MASK)).astype(np.int64)
+    shares = (entries >> np.uint64(SHARE_SHIFT) & np.uint64(SHARE_MASK)).astype(np.int64)
+    pages = (places & (1 << BACKING_PAGES_BITS) - 1) + 1
+    return (places >> BACKING_PAGES_BITS) * BACKING_ALIGNMENT + shares * ALIGNMENT * pages

@@ -28,6 +28,11 @@ _VERSION = 4
 _HEADER = struct.Struct("<8sIIQQQ")
 assert _HEADER.size == 40
 
+_LIMIT = 5
+"""Place of a 64-bit number in the header: the memory limit in force. It is stored whole, so a
+worker that is killed leaves the old one or the new."""
+_NOT_SET, _NO_LIMIT = 0, 1
+
 _OUTSTANDING_SIZE = 128 << 10
 """Bytes for requests that have left their receive buffers and are not answered yet."""
 
@@ -129,6 +134,21 @@ class State:
     def fds(self) -> list[int]:
         """The descriptors, in the order that `attach` takes them."""
         return [region.fd for region in self.regions()]
+
+    @property
+    def memory_limit_set(self) -> bool:
+        """Whether a worker has set `memory_limit`."""
+        return self.header.view.cast("Q")[_LIMIT] != _NOT_SET
+
+    @property
+    def memory_limit(self) -> int | None:
+        """The memory limit that was set last, in bytes; None if that was for there to be none."""
+        limit = self.header.view.cast("Q")[_LIMIT]
+        return None if limit in (_NOT_SET, _NO_LIMIT) else limit
+
+    def keep_memory_limit(self, limit: int | None) -> None:
+        """Let the next worker find this limit."""
+        self.header.view.cast("Q")[_LIMIT] = _NO_LIMIT if limit is None else limit
 
     def buffer(self, index: int) -> memoryview:
         """Receive buffer number `index`."""

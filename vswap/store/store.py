@@ -23,6 +23,7 @@ from vswap.store.audit import Findings, audit
 from vswap.store.backing_desk import BackingDesk
 from vswap.store.cache import FrontCache, Presence
 from vswap.store.cut import by_cluster
+from vswap.store.derive import derive
 from vswap.store.dictionary import Dictionary
 from vswap.store.disk import Disk
 from vswap.store.entry import IDLE
@@ -56,7 +57,14 @@ class Store:
     def __init__(
         self, state: State, policy: Policy, wake: Callable[[], None] = lambda: None
     ) -> None:
-        """`state` must be new. `wake` is called when `maintain` has something to do."""
+        """`state` is new, or what an earlier worker left that has ended, however it did.
+
+        What such a worker left is looked through once, which takes some 15 ms for 4 GiB of pages.
+        The memory limit is then what it was last set to; it is the policy's in a new state. What
+        is on disk can be read when the backing is attached again (`BackingDesk.attach`).
+        `wake` is called when `maintain` has something to do. Raises `StateError` for a state that
+        no worker can have left.
+        """
         geometry = state.shape.geometry
         self.geometry = geometry
         self._state = state
@@ -90,7 +98,11 @@ class Store:
         self.backing = BackingDesk(self._parts, self._upkeep)
         self._promoter = Promoter(self._parts, self._upkeep.jobs, self._upkeep.lock)
         self._room = Room(self._log, self._upkeep.reclaim, self._upkeep.retry)
-        self.set_memory_limit(policy.memory_limit)
+        self._took_over = derive(state, self._parts)
+        if state.memory_limit_set:
+            self._use_memory_limit(state.memory_limit)
+        else:
+            self.set_memory_limit(policy.memory_limit)
 
     def lane(
         self,
@@ -99,6 +111,8 @@ class Store:
         fetch_ahead: Callable[[Gap], None] = lambda _: None,
     ) -> Lane:
         """A new lane, with an open segment of its own. Raises `FullError` if there is none.
+
+        On what an earlier worker left it may begin without one, if none is free, and never fails.
 
         `begin` is called when a write of it begins to make room by cleaning, or to wait for the
         disk, which take long;
@@ -111,7 +125,10 @@ class Store:
         reader = Reader(parts, decoder, self._fetched, fetch_ahead)
         fetcher = Fetcher(parts, decoder, self._fetched, reader.look, self._promoter.read)
         appender = Appender(self._log, parts.memory, partial(self._room.take, begin))
-        appender.ensure(1)
+        if self._took_over:
+            appender.open_at_hand()
+        else:
+            appender.ensure(1)
         prepare = partial(self._room.prepare, begin)
 
         def fetch(gap: Gap) -> None:
@@ -170,6 +187,10 @@ class Store:
                 f"memory limit must be at least {-(-least >> 20)}M for this device, "
                 f"not {limit} bytes"
             )
+        self._use_memory_limit(limit)
+        self._state.keep_memory_limit(limit)
+
+    def _use_memory_limit(self, limit: int | None) -> None:
         room = None if limit is None else limit - self._state.shape.overhead()
         self._memory_limit = limit
         self._log.set_limit(None if room is None else room // SEGMENT_SIZE)

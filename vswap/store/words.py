@@ -45,6 +45,14 @@ class FillWords:
         self._pages = 0
         self._staged = 0
 
+    def take_over(self, count: npt.NDArray[np.int64]) -> None:
+        """So many pages are filled with each word by the entries that an earlier worker left."""
+        self.count[:] = count
+        self._pages = int(count.sum())
+        in_use = np.flatnonzero(count).tolist()
+        self._numbers = {self.word(number): number for number in in_use}
+        self._free = [number for number in reversed(range(MAX_WORDS)) if not count[number]]
+
     @staticmethod
     def region_size() -> int:
         """Bytes the words take when all numbers have been used."""
