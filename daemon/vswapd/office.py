@@ -6,14 +6,12 @@ import os
 import threading
 
 from vswap.errors import UserError
-from vswap.proto import encode_init_reply
+from vswap.proto import abi, encode_init_reply
 from vswap.store.backing_file import FileBacking
 from vswapd.channel import Handshake
 from vswapd.messages import Link
 
 __all__ = ["KeptBacking", "Office"]
-
-_INIT_UNIQUE = 0
 
 
 class Office:
@@ -26,7 +24,8 @@ class Office:
 
     def keep_handshake(self, agreed: Handshake) -> None:
         """Have it kept for those to come: the kernel does not repeat it."""
-        reply = encode_init_reply(_INIT_UNIQUE, agreed.reply)
+        unique = abi.IN_HEADER.unpack_from(agreed.raw)[2]
+        reply = encode_init_reply(unique, agreed.reply)
         self._link.send("agreed", init=agreed.raw.hex(), reply=reply.hex())
 
     def serving(self) -> None:
