@@ -132,7 +132,9 @@ def daemons(mount: Path) -> list[int]:
         with suppress(OSError):
             if entry.name.isdigit():
                 argv = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"vswapd.worker" in argv and f'"{mount}"'.encode() in b" ".join(argv):
+                if (
+                    b"vswapd.supervise" in argv or b"vswapd.forkserver" in argv
+                ) and f'"{mount}"'.encode() in b" ".join(argv):
                     found.append(int(entry.name))
     return found
 

@@ -7,6 +7,7 @@ The rules are functions of a graph, so that each is tried on a graph that breaks
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +137,16 @@ def breaches(graph: Graph, package: str, forbidden: set[str]) -> list[str]:
     return found
 
 
+def strangers(graph: Graph, start: str) -> list[str]:
+    """What `start` imports, if only by way of others, of neither us nor the standard library."""
+    known = sys.stdlib_module_names
+    return [
+        f"{start} imports {name} in {module}"
+        for module in sorted(reached(graph, start))
+        for name in sorted(graph.outside.get(module, set()) - known)
+    ]
+
+
 def cycles(graph: Graph) -> list[str]:
     """Modules that, by way of others, import themselves; each cycle once."""
     found = []
@@ -189,6 +200,19 @@ def test_the_data_plane_does_not_import_the_control_plane(project: Graph) -> Non
 def test_the_commands_import_no_framework(project: Graph) -> None:
     """A command starts fast (vswapd/cli/__init__.py)."""
     assert breaches(project, "vswapd.cli", FRAMEWORKS) == []
+
+
+def test_the_supervisor_imports_the_standard_library_alone(project: Graph) -> None:
+    """It is small, starts fast, and no fault of somebody else's can end it."""
+    assert strangers(project, "vswapd.supervise") == []
+
+
+def test_the_supervisor_knows_nothing_of_what_is_stored(project: Graph) -> None:
+    """Nor of workers: it would import them when it is too late."""
+    ours = {module for module in reached(project, "vswapd.supervise") if module in project.inside}
+    stored = {module for module in ours if under(module, "vswap.store")}
+    served = {module for module in ours if under(module, "vswapd.channel")}
+    assert (stored, served) == (set(), set())
 
 
 def test_nothing_imports_itself_by_way_of_others(project: Graph) -> None:
@@ -278,6 +302,21 @@ def test_a_forbidden_module_of_the_project_is_a_breach() -> None:
         "v.store.lane imports v.proto",
         "v.store.lane imports v.proto.abi",
     ]
+
+
+def test_what_is_not_of_the_standard_library_is_a_stranger() -> None:
+    graph = synthetic(
+        v__init="import os, json.decoder",
+        v__first="from v import second\nimport v.third",
+        v__second="def late():\n    import numpy.random",
+        v__third="from __future__ import annotations\nimport select, trio",
+        v__other="import lz4",
+    )
+    assert strangers(graph, "v.first") == [
+        "v.first imports numpy in v.second",
+        "v.first imports trio in v.third",
+    ]
+    assert strangers(graph, "v") == []
 
 
 def test_a_relative_import_is_a_breach() -> None:

@@ -276,10 +276,13 @@ class Supervisor:
         if child.pidfd is not None:
             self.ignore(child.pidfd)
         killed, status = child.reap()
+        was_worker = child is self._worker
         if child is self._standby:
             self._standby = None
         elif child is self._worker:
             self._worker = None
+            if self._watchdog is not None:
+                self._watchdog.forgive()
             if self.held is not None and self.held.is_closed():
                 self.stop(0 if status == 0 else 1)
                 return
@@ -288,10 +291,8 @@ class Supervisor:
             return
         self._patience.died(child.served(), killed=killed)
         self._next_at = time.monotonic() + self._patience.delay()
-        if child.served() is not None and self.held is not None:
+        if was_worker and self.held is not None:
             self.held.note(restarts=self.held.record.restarts + 1)
-            if self._watchdog is not None:
-                self._watchdog.forgive()
         why = child.why or ("killed" if killed else f"status {status}")
         _log.warning("a worker has ended (%s); another one goes on", why)
         if self._patience.given_up:

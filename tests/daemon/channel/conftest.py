@@ -26,6 +26,7 @@ from vswap.store import (
 )
 from vswap.store.backing import MemoryBacking
 from vswap.store.entry import extent_of
+from vswapd.channel.outstanding import Outstanding
 
 SECONDS = 10
 HEADER = struct.Struct("<IIQQIIIHH")
@@ -132,6 +133,12 @@ def small(request: pytest.FixtureRequest) -> Iterator[Small]:
     store = Store(state, Policy("stored", unit_pages=1, memory_limit=limit, reserve=0))
     yield Small(state, store, store.lane())
     state.close()
+
+
+@pytest.fixture
+def outstanding(small: Small) -> Outstanding:
+    """What has left the receive buffers, in the state's memory, as a worker has it."""
+    return Outstanding(small.state.outstanding.view)
 
 
 class ScriptedBacking(MemoryBacking):

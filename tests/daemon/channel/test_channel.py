@@ -15,7 +15,7 @@ import pytest
 
 from vswap.errors import FullError
 from vswap.geometry import SEGMENT_SIZE
-from vswapd.channel import BUFFER_SIZE, Channel, receive_buffer
+from vswapd.channel import BUFFER_SIZE, Channel, Outstanding, receive_buffer
 
 if TYPE_CHECKING:
     from daemon.channel.conftest import Backed, Kernel, Small
@@ -34,6 +34,7 @@ def make(kernel: Kernel, small: Small, ended: threading.Event) -> Channel:
         kernel.fd,
         small.state,
         small.store,
+        outstanding=Outstanding(small.state.outstanding.view),
         spin_us=0,
         forward=forward,
         prepare=lambda: None,
@@ -269,6 +270,7 @@ def test_threads_of_both_kinds_prepare_themselves(
         kernel.fd,
         small.state,
         small.store,
+        outstanding=Outstanding(small.state.outstanding.view),
         spin_us=0,
         forward=forward,
         prepare=lambda: prepared.add(threading.current_thread().name),

@@ -48,6 +48,10 @@ def nothing() -> None:
     pass
 
 
+def unkept(unique: int) -> None:
+    """A read that nobody kept has been answered."""
+
+
 def alive(fetchers: Fetchers) -> int:
     return sum(thread.is_alive() for thread in fetchers._threads)
 
@@ -61,9 +65,15 @@ def finish(fetchers: Fetchers) -> None:
 
 
 @pytest.fixture
-def waiting(kernel: Kernel, backed: Backed) -> Fetchers:
+def answered() -> list[int]:
+    """The reads that need not be kept any more."""
+    return []
+
+
+@pytest.fixture
+def waiting(kernel: Kernel, backed: Backed, answered: list[int]) -> Fetchers:
     """Threads that begin when the test says so."""
-    return Fetchers(kernel.fd, backed.store.fetch_lane, nothing)
+    return Fetchers(kernel.fd, backed.store.fetch_lane, answered.append, nothing)
 
 
 @pytest.fixture
@@ -363,7 +373,7 @@ def faulty(
     kernel: Kernel, times: int, fault: Callable[[], BaseException] = ZeroDivisionError
 ) -> Fetchers:
     lane: FetchLane = FaultyLane(fault, times)  # type: ignore[assignment]
-    return Fetchers(kernel.fd, lambda: lane, nothing)
+    return Fetchers(kernel.fd, lambda: lane, unkept, nothing)
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError, MemoryError, OSError, AssertionError])
@@ -548,7 +558,9 @@ def test_each_thread_prepares_itself_and_has_a_lane_of_its_own(
         lanes.append(backed.store.fetch_lane())
         return lanes[-1]
 
-    made = Fetchers(kernel.fd, lane, lambda: prepared.append(threading.current_thread().name))
+    made = Fetchers(
+        kernel.fd, lane, unkept, lambda: prepared.append(threading.current_thread().name)
+    )
     assert prepared == []
     finish(made)
     assert sorted(prepared) == [f"vswap-fetch-{index}" for index in range(FETCHERS)]
@@ -561,7 +573,7 @@ def test_a_thread_prepares_itself_before_it_reads(kernel: Kernel, backed: Backed
     def prepare() -> None:
         assert ready.wait(SECONDS)
 
-    made = Fetchers(kernel.fd, backed.store.fetch_lane, prepare)
+    made = Fetchers(kernel.fd, backed.store.fetch_lane, unkept, prepare)
     backed.fill(0, noise(PAGE_SIZE))
     made.answer(7, backed.park(0))
     made.start()
@@ -579,7 +591,7 @@ def test_no_thread_keeps_the_process_from_ending(waiting: Fetchers) -> None:
 
 
 def test_stop_ends_threads_that_have_nothing_to_do(kernel: Kernel, backed: Backed) -> None:
-    made = Fetchers(kernel.fd, backed.store.fetch_lane, nothing)
+    made = Fetchers(kernel.fd, backed.store.fetch_lane, unkept, nothing)
     made.start()
     made.stop()
     made.join(SECONDS)
@@ -608,7 +620,7 @@ def test_stop_waits_for_nothing_and_what_is_read_is_answered(
     count = FETCHERS + 2
     pages = noise(count * APART * PAGE_SIZE)
     backed.fill(0, pages)
-    made = Fetchers(kernel.fd, backed.store.fetch_lane, nothing)
+    made = Fetchers(kernel.fd, backed.store.fetch_lane, unkept, nothing)
     made.start()
     backed.disk.hang()
     for index in range(count):
@@ -632,7 +644,7 @@ def test_the_end_of_the_connection_is_quiet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What hung until the file system was unmounted is nobody's any more."""
-    made = Fetchers(kernel.fd, backed.store.fetch_lane, nothing)
+    made = Fetchers(kernel.fd, backed.store.fetch_lane, unkept, nothing)
     backed.fill(0, noise(PAGE_SIZE))
     backed.disk.hang()
     made.answer(7, backed.park(0))

@@ -99,8 +99,23 @@ def test_length_word_is_zero_while_waiting(
         kernel.send(REQUEST)
 
     monkeypatch.setattr(select, "poll", lambda: Poll(wait))
-    Receiver(kernel.fd, buffer, SPIN_US).receive()
+    receiver = Receiver(kernel.fd, buffer, SPIN_US)
+    kernel.send(REQUEST)
+    receiver.receive()
+    receiver.forget()
+    receiver.receive()
     assert seen == [bytes(4)]
+
+
+def test_what_a_predecessor_left_in_the_buffer_stays_until_it_is_dealt_with(
+    kernel: Kernel, buffer: memoryview
+) -> None:
+    """Or nobody would answer it."""
+    left = bytes(buffer)
+    receiver = Receiver(kernel.fd, buffer, SPIN_US)
+    assert bytes(buffer) == left
+    receiver.forget()
+    assert bytes(buffer) == bytes(4) + left[4:]
 
 
 def test_length_word_is_set_when_a_request_lies_in_the_buffer(

@@ -19,7 +19,8 @@ from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.proto import Fallocate, Lseek, Open, Other, Read, Request, Write
 from vswap.store import Lane, Parked
 from vswap.store.entry import SEGMENT_MASK, SEGMENT_OFFSET_SHIFT
-from vswapd.channel import receive_buffer
+from vswapd.channel import Outstanding, receive_buffer
+from vswapd.channel.done import Done
 from vswapd.channel.router import Router
 
 if TYPE_CHECKING:
@@ -54,11 +55,21 @@ class Routed:
     kernel: Kernel
     buffer: memoryview
     lane: Lane
+    done: Done
+    outstanding: Outstanding
     accepts: bool = True
     passed_on: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.router = Router(self.kernel.fd, self.buffer, self.lane, self.forward, self.answer)
+        self.router = Router(
+            self.kernel.fd,
+            self.buffer,
+            self.lane,
+            self.done,
+            self.outstanding,
+            self.forward,
+            self.answer,
+        )
 
     def forward(self, request: memoryview) -> bool:
         self.passed_on.append(bytes(request))
@@ -89,9 +100,16 @@ class Routed:
         assert OUT.unpack_from(reply)[1] == 0
 
 
+def routed_to(kernel: Kernel, small: Small, lane: Lane) -> Routed:
+    """All of the first thread's memory, as a worker finds it."""
+    whole = small.state.buffer(0)
+    outstanding = Outstanding(small.state.outstanding.view)
+    return Routed(kernel, receive_buffer(whole), lane, Done(whole), outstanding)
+
+
 @pytest.fixture
 def routed(kernel: Kernel, small: Small) -> Routed:
-    return Routed(kernel, receive_buffer(small.state.buffer(0)), small.lane)
+    return routed_to(kernel, small, small.lane)
 
 
 class FailingLane:
@@ -111,7 +129,7 @@ class FailingLane:
 @pytest.fixture
 def failing(kernel: Kernel, small: Small) -> Routed:
     lane: Lane = FailingLane()  # type: ignore[assignment]
-    return Routed(kernel, receive_buffer(small.state.buffer(0)), lane)
+    return routed_to(kernel, small, lane)
 
 
 # --- READ ------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import pytest
 
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Gap, Parked
-from vswapd.channel import receive_buffer
+from vswapd.channel import Outstanding, receive_buffer
+from vswapd.channel.done import Done
 from vswapd.channel.fetchers import FETCHERS, Fetchers
 from vswapd.channel.router import Router
 
@@ -54,10 +55,18 @@ class Routed:
     ahead: list[Gap] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.buffer = receive_buffer(self.backed.small.state.buffer(0))
+        state = self.backed.small.state
+        self.buffer, self.done = receive_buffer(state.buffer(0)), Done(state.buffer(0))
+        self.outstanding = Outstanding(state.outstanding.view)
         self.lane = self.backed.store.lane(fetch_ahead=self.ahead.append)
         self.router = Router(
-            self.kernel.fd, self.buffer, self.lane, lambda request: False, self.answer
+            self.kernel.fd,
+            self.buffer,
+            self.lane,
+            self.done,
+            self.outstanding,
+            lambda request: False,
+            self.answer,
         )
 
     def answer(self, unique: int, read: Parked) -> None:
@@ -225,7 +234,15 @@ def test_a_read_that_nobody_takes_over_is_eio(
         raise ZeroDivisionError
 
     routed = Routed(kernel, backed)
-    router = Router(kernel.fd, routed.buffer, routed.lane, lambda request: False, refuse)
+    router = Router(
+        kernel.fd,
+        routed.buffer,
+        routed.lane,
+        routed.done,
+        routed.outstanding,
+        lambda request: False,
+        refuse,
+    )
     routed.router = router
     backed.fill(0, noise(PAGE_SIZE))
     assert routed.ask(kernel.read(0, PAGE_SIZE, unique=7)) == error(7, errno.EIO)
@@ -437,11 +454,18 @@ class Joined:
 
 @pytest.fixture
 def joined(kernel: Kernel, backed: Backed) -> Iterator[Joined]:
-    fetchers = Fetchers(kernel.fd, backed.store.fetch_lane, lambda: None)
     routed = Routed(kernel, backed)
+    answered = routed.outstanding.answered
+    fetchers = Fetchers(kernel.fd, backed.store.fetch_lane, answered, lambda: None)
     routed.lane = backed.store.lane(fetch_ahead=fetchers.fetch_ahead)
     routed.router = Router(
-        kernel.fd, routed.buffer, routed.lane, lambda request: False, fetchers.answer
+        kernel.fd,
+        routed.buffer,
+        routed.lane,
+        routed.done,
+        routed.outstanding,
+        lambda request: False,
+        fetchers.answer,
     )
     fetchers.start()
     yield Joined(routed, fetchers)

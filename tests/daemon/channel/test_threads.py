@@ -18,6 +18,8 @@ import pytest
 from vswap.errors import RangeError
 from vswap.proto import Request
 from vswap.store import Lane, Parked
+from vswapd.channel.done import MARK_SIZE, Done
+from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.receiver import Receiver
 from vswapd.channel.router import Router
 from vswapd.channel.threads import DataThread, Turn
@@ -120,13 +122,15 @@ def nobody(unique: int, read: Parked) -> None:
 def prepared(kernel: Kernel, prepare: Callable[[], None] = nothing) -> Iterator[Served]:
     """Two data threads that have not begun yet."""
     turn, slow = Turn(), SlowLane()
+    outstanding = Outstanding(memoryview(bytearray(8 << 10)))
     lane: Lane = slow  # type: ignore[assignment]
     buffers = [memoryview(bytearray(80 + (1 << 20))) for _ in range(2)]
     ended: list[str] = []
     threads = []
     for index, buffer in enumerate(buffers):
         receiver = Receiver(kernel.fd, buffer, 0)
-        router = Router(kernel.fd, buffer, lane, lambda request: True, nobody)
+        done = Done(memoryview(bytearray(MARK_SIZE)))
+        router = Router(kernel.fd, buffer, lane, done, outstanding, lambda request: True, nobody)
         on_end = lambda: ended.append(threading.current_thread().name)  # noqa: E731
         threads.append(DataThread(index, receiver, router, turn, prepare, on_end))
     served = Served(kernel, slow, turn, buffers, threads, ended)

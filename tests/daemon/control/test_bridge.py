@@ -63,10 +63,11 @@ def agreed() -> Handshake:
 
 @dataclass
 class Bridged:
-    """A bridge to a kernel that is a socket."""
+    """A bridge to a kernel that is a socket. `answered` are the `unique`s of what was replied."""
 
     bridge: Bridge
     kernel: socket.socket
+    answered: list[int]
 
     @property
     def far(self) -> socket.socket:
@@ -74,14 +75,19 @@ class Bridged:
         return self.bridge._far
 
 
+def unkept(unique: int) -> None:
+    """A request that nobody kept has been answered."""
+
+
 @pytest.fixture
 def bridged() -> Iterator[Bridged]:
     kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     kernel.settimeout(SECONDS)
     with kernel, device:
-        bridge = Bridge(device.fileno())
+        answered: list[int] = []
+        bridge = Bridge(device.fileno(), answered.append)
         bridge._far.settimeout(SECONDS)
-        yield Bridged(bridge, kernel)
+        yield Bridged(bridge, kernel, answered)
         bridge.close()
 
 
@@ -148,7 +154,7 @@ def test_nobody_at_the_other_end_refuses(bridged: Bridged) -> None:
 
 
 def test_a_closed_bridge_refuses() -> None:
-    bridge = Bridge(-1)
+    bridge = Bridge(-1, unkept)
     bridge.close()
     assert not bridge.forward(memoryview(b"request"))
 
@@ -215,6 +221,41 @@ def test_a_reply_that_the_kernel_refuses_does_not_end_the_device(
     assert caplog.records
 
 
+def reply_to(unique: int, body: bytes = b"") -> bytes:
+    return OUT.pack(OUT.size + len(body), 0, unique) + body
+
+
+def test_what_was_replied_to_need_not_be_kept(bridged: Bridged) -> None:
+    relay(bridged, reply_to(10), reply_to(1 << 63 | 12, b"body"), b"no reply", reply_to(14))
+    assert bridged.answered == [10, 1 << 63 | 12, 14]
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EINVAL, errno.ENODEV])
+def test_what_the_kernel_wants_no_reply_to_need_not_be_kept_either(
+    code: int, bridged: Bridged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place that is not given back is lost to all later requests."""
+    fail_once(monkeypatch, reply_to(10), code)
+    relay(bridged, reply_to(10), reply_to(12))
+    assert bridged.answered == [10, 12]
+
+
+def test_a_reply_is_written_before_its_request_is_let_go(
+    bridged: Bridged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is killed in between leaves it to be answered once more, and not unanswered."""
+    kept_while_written: list[bool] = []
+    real = os.write
+
+    def write(fd: int, data: memoryview) -> int:
+        kept_while_written.append(10 not in bridged.answered)
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    relay(bridged, reply_to(10))
+    assert (kept_while_written[0], bridged.answered) == (True, [10])
+
+
 # --- The handshake with pyfuse3 --------------------------------------------------------
 
 
@@ -223,19 +264,28 @@ def test_a_refused_init_is_a_protocol_error(bridged: Bridged) -> None:
 
     async def act() -> None:
         with pytest.raises(ProtocolError, match="refuses INIT"):
-            await bridged.bridge.greet(agreed())
+            await bridged.bridge.greet()
 
     run(act)
 
 
 def test_greeting_gives_pyfuse3_the_kernel_s_init_and_keeps_its_answer(bridged: Bridged) -> None:
     bridged.far.send(OUT.pack(80, 0, 2) + struct.pack("<II", 7, 40).ljust(64, b"\0"))
-    run(lambda: bridged.bridge.greet(agreed()))
+    bridged.bridge.offer(agreed())
+    run(bridged.bridge.greet)
     opcode, unique = struct.unpack_from("<4xIQ", bridged.far.recv(4096))
     assert (opcode, unique) == (INIT, 2)
     bridged.kernel.setblocking(False)
     with pytest.raises(BlockingIOError):
         bridged.kernel.recv(4096)
+
+
+def test_the_kernel_s_init_comes_before_whatever_is_forwarded(bridged: Bridged) -> None:
+    """A worker that takes over forwards what was left before pyfuse3 has begun."""
+    bridged.bridge.offer(agreed())
+    bridged.bridge.forward(memoryview(request(LOOKUP, b"stats\0")))
+    opcodes = [struct.unpack_from("<4xI", bridged.far.recv(4096))[0] for _ in range(2)]
+    assert opcodes == [INIT, LOOKUP]
 
 
 def test_descriptors_are_not_inherited(bridged: Bridged) -> None:
@@ -245,7 +295,7 @@ def test_descriptors_are_not_inherited(bridged: Bridged) -> None:
 
 def test_closing_closes_both_ends() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    Bridge(-1).close()
+    Bridge(-1, unkept).close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -263,10 +313,11 @@ def with_pyfuse3(bridged: Bridged, report: Report, act: Callable[[Ask], Awaitabl
         return bridged.kernel.recv(1 << 21)
 
     async def serve() -> None:
+        bridged.bridge.offer(agreed())
         bridged.bridge.start(Namespace(SIZE, lambda: report, Control({})))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pyfuse3.main)
-            await bridged.bridge.greet(agreed())
+            await bridged.bridge.greet()
             nursery.start_soon(bridged.bridge.relay)
             await act(ask)
             nursery.cancel_scope.cancel()
@@ -388,7 +439,7 @@ def test_pyfuse3_can_be_started_again(report: Report) -> None:
         kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with kernel, device:
             before = len(list(Path("/proc/self/fd").iterdir()))
-            bridge = Bridge(device.fileno())
-            with_pyfuse3(Bridged(bridge, kernel), report, act)
+            bridge = Bridge(device.fileno(), unkept)
+            with_pyfuse3(Bridged(bridge, kernel, []), report, act)
             bridge.close()
             assert len(list(Path("/proc/self/fd").iterdir())) == before
