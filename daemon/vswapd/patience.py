@@ -1,9 +1,11 @@
 """How long to wait before a worker that died is followed by the next, and when to give up.
 
 A worker that was killed from outside, or died after serving for a while, is followed at once: no
-one is served meanwhile. Workers that die of themselves again and again, or before they serve, are
-followed ever more slowly; after `MOST` of them in a row nothing is tried any more until somebody
-asks for it. Requests wait then, and nothing is lost.
+one is served meanwhile. Workers that fail by themselves again and again are followed ever more
+slowly; after `MOST` of them in a row nothing is tried any more until somebody asks for it.
+Requests wait then, and nothing is lost. Killing alone never makes us give up, but who is killed
+before it serves, many times in a row, is followed a little later: the killer may be the kernel,
+for want of memory.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class Patience:
     def __init__(self) -> None:
         """None so far."""
         self.failures = 0
+        self._killed_early = 0
 
     def died(self, served: float | None, *, killed: bool) -> None:
         """A worker died that has served for so long; None if it had not come to that.
@@ -34,8 +37,8 @@ class Patience:
         """
         if served is not None and served >= _LONG_ENOUGH_SECONDS:
             self.failures = 0
-        if served is None or not killed:
-            self.failures += 1
+        self._killed_early = self._killed_early + 1 if killed and served is None else 0
+        self.failures += not killed
 
     def asked(self) -> None:
         """Somebody wants it to be tried again."""
@@ -49,6 +52,6 @@ class Patience:
     def delay(self) -> float:
         """How long to wait before the next attempt."""
         if self.failures <= _AT_ONCE:
-            return 0.0
+            return _FIRST_SECONDS if self._killed_early > MOST else 0.0
         doubled: float = _FIRST_SECONDS * 2 ** (self.failures - _AT_ONCE - 1)
         return min(doubled, _LONGEST_SECONDS)

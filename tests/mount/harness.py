@@ -181,7 +181,14 @@ def _read_line(fd: int, seconds: float) -> str:
     return told.decode(errors="surrogateescape").removesuffix("\n")
 
 
-_MAIN = "\nimport sys\nfrom vswapd.worker import main\nsys.exit(main())\n"
+def _program(prelude: str, supervisor: str) -> list[str]:
+    """What Python is to run: the supervisor, and as its fork server, with preludes of their own."""
+    if not prelude and not supervisor:
+        return ["-m", "vswapd.supervise"]
+    forks = f"{prelude}\nimport sys\nfrom vswapd.forkserver import main\nsys.exit(main())\n"
+    command = f"(sys.executable, '-c', {forks!r})"
+    main = "import sys\nfrom vswapd.supervise import main"
+    return ["-c", f"{supervisor}\n{main}\nsys.exit(main(fork_server={command}))\n"]
 
 
 @contextmanager
@@ -191,6 +198,7 @@ def started(
     json_settings: str,
     *,
     prelude: str = "",
+    supervisor: str = "",
     python: Sequence[str] = (sys.executable,),
     env: dict[str, str] | None = None,
     preexec: Callable[[], None] | None = None,
@@ -199,15 +207,15 @@ def started(
 ) -> Iterator[Worker]:
     """Start a worker, wait until it tells how that went, and stop it in the end.
 
-    `prelude` is Python that runs in it before everything else. After `limit` seconds its
+    `prelude` is Python that runs before everything else in the fork server, and so in each worker;
+    `supervisor` is such for the supervisor. After `limit` seconds its
     connection is aborted, whoever uses it.
     """
-    what = ["-c", prelude + _MAIN] if prelude else ["-m", "vswapd.worker"]
     ours, theirs = os.pipe()
     try:
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [*python, *what, json_settings, "--ready-fd", str(theirs)],
+                [*python, *_program(prelude, supervisor), json_settings, "--ready-fd", str(theirs)],
                 pass_fds=(theirs,),
                 env=env or environment(),
                 stdin=subprocess.DEVNULL,
@@ -241,7 +249,7 @@ def run_worker(
 ) -> subprocess.CompletedProcess[str]:
     """A worker that is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "vswapd.worker", *arguments],
+        [sys.executable, "-m", "vswapd.supervise", *arguments],
         env=env or environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,

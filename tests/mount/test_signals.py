@@ -111,9 +111,9 @@ def test_many_signals_to_a_device_in_use_do_not_end_it(device: Worker, swap: int
 
 ANOTHER_SIGNAL = """
 import os, signal, threading
-import vswapd.worker as worker
+import vswapd.fusemount as fusemount
 from vswapd.channel.receiver import ConnectionClosedError, Receiver
-again, receive, unmount = threading.Event(), Receiver.receive, worker.channel.unmount
+again, receive, unmount = threading.Event(), Receiver.receive, fusemount.unmount
 def late(*arguments, **keywords):
     try:
         return receive(*arguments, **keywords)
@@ -127,7 +127,7 @@ def twice(*arguments):
     unmount(*arguments)
     os.kill(os.getpid(), signal.SIGTERM)
 calls = []
-Receiver.receive, worker.channel.unmount = late, twice
+Receiver.receive, fusemount.unmount = late, twice
 """
 
 
@@ -158,10 +158,10 @@ def test_a_signal_when_it_has_ended_does_no_harm(start: Start) -> None:
 
 
 NO_UNMOUNT = """
-import vswapd.worker as worker
+import vswapd.fusemount as fusemount
 def refuse(*arguments, **keywords):
     raise {error}
-worker.channel.unmount = refuse
+fusemount.unmount = refuse
 """
 
 
@@ -191,7 +191,7 @@ def test_a_device_that_cannot_be_unmounted_goes_on_being_served(error: str, star
 
 FULL_STDERR = """
 import os
-import vswapd.worker as worker
+import vswapd.fusemount as fusemount
 reader, writer = os.pipe()
 os.set_blocking(writer, False)
 for size in (4096, 1):
@@ -201,14 +201,14 @@ for size in (4096, 1):
     except BlockingIOError:
         pass
 os.set_blocking(writer, True)
-unmount = worker.channel.unmount
+unmount = fusemount.unmount
 def full(*arguments):
     os.dup2(writer, 2)
     try:
         unmount(*arguments)
     finally:
         open(os.environ["TOLD"], "w").close()
-worker.channel.unmount = full
+fusemount.unmount = full
 """
 
 
