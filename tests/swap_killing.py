@@ -52,12 +52,13 @@ class Killer:
         self._stop = threading.Event()
         self.kills = 0
         self.failure: BaseException | None = None
+        self._last = 0
 
     def run(self, kills: int) -> None:
         """Kill so many, or until `stop`."""
         try:
             while self.kills < kills and not self._stop.wait(self._pause()):
-                signal_worker(self._supervisor)
+                self._last = kill_worker(self._supervisor, self._last)
                 self.kills += 1
                 self._after(self.kills)
         except BaseException as error:
@@ -68,14 +69,15 @@ class Killer:
         self._stop.set()
 
 
-def signal_worker(supervisor: int, number: int = signal.SIGKILL) -> int:
-    """Wait for a worker, and kill it; answers its number."""
+def kill_worker(supervisor: int, last: int = 0) -> int:
+    """Wait for a worker that is not the `last` one, and kill it; answers its number."""
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end:
         pid = worker_of(supervisor)
-        if pid is not None:
+        if pid not in (None, last):
+            assert pid is not None
             with suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGKILL)
                 return pid
         time.sleep(0.001)
     raise AssertionError(f"no worker for {PATIENCE_SECONDS} s")

@@ -94,6 +94,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES), "OPENBLAS_NUM_THREADS": "1"}
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that come from it, the eldest first."""
+    found = [pid]
+    for parent in found:
+        with suppress(OSError):  # it has ended
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
+
+
 @dataclass
 class Worker:
     """A worker process. `told` is the line on its ready descriptor, "" if it closed without."""
@@ -126,6 +136,22 @@ class Worker:
     def stderr(self) -> str:
         return self.log.read_text(errors="surrogateescape")
 
+    def kill(self) -> None:
+        """All processes of the daemon at once: the supervisor first, so that it starts no more."""
+        for pid in family(self.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def serving(self) -> int | None:
+        """The process that serves, by its name; None if there is none at the moment."""
+        for pid in family(self.pid):
+            with suppress(OSError):
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                comm = Path(f"/proc/{pid}/comm").read_text()
+                if comm == "vswap-worker\n" and state != "Z":
+                    return pid
+        return None
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
@@ -149,7 +175,7 @@ class Worker:
             with suppress(subprocess.TimeoutExpired):
                 self.wait(2)
         if self.process.poll() is None:
-            self.process.kill()
+            self.kill()
         detach(self.mount)
         self.wait()
 

@@ -354,7 +354,7 @@ def test_memory_that_does_not_suffice_ends_a_detaching(
 
 def test_a_daemon_that_dies_while_it_detaches(steered: Worker, path: Path) -> None:
     process = start_detach(steered, path)
-    steered.process.kill()
+    steered.kill()
     out, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, out) == (2, "")
     assert err == "vswap: the daemon of test is gone; `vswap down test` clears the rest\n"

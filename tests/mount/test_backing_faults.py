@@ -343,7 +343,7 @@ def test_a_daemon_that_is_killed_leaves_a_dead_mount_and_a_free_file(serve: Serv
     device = serve()
     with opened(device) as swap:
         put_on_disk(device, swap, 1024)
-        device.signal(signal.SIGKILL)
+        device.kill()
         device.wait()
         assert errno_of(lambda: os.pread(swap, PAGE, 0)) in {errno.ENOTCONN, errno.ECONNABORTED}
     assert errno_of(device.swap.stat) == errno.ENOTCONN

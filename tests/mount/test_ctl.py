@@ -307,7 +307,7 @@ def test_ctrl_c_leaves_at_once_and_the_daemon_goes_on(steered: Worker, fifo: Pat
 def test_a_daemon_that_dies_is_told(steered: Worker, fifo: Path) -> None:
     process = start_ctl(steered, "compact")
     assert eventually(lambda: is_waiting(steered, fifo))
-    steered.process.kill()
+    steered.kill()
     out, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, out) == (2, "")
     assert err == "vswap: the daemon of test is gone; `vswap down test` clears the rest\n"
