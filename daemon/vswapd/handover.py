@@ -10,13 +10,12 @@ old one keeps everything until it hears that this has come about; should it not,
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
 from vswapd.held import Held, Record
-from vswapd.lockholder import lock_holder
+from vswapd.lockholder import open_holder
 from vswapd.messages import Link
 from vswapd.notify import Told
 from vswapd.supervisor import Supervisor
@@ -111,9 +110,10 @@ class Inheritance(Told):
         if received is None:
             supervisor.ignore(self._link)
             if supervisor.held_back:  # it has died: somebody must go on with the device
-                pid = lock_holder(self.held.state[0])
-                if pid is not None:
-                    supervisor.follow(os.pidfd_open(pid))
+                self.held.note(restarts=self.held.record.restarts + 1)
+                pidfd = open_holder(self.held.state[0])
+                if pidfd is not None:
+                    supervisor.follow(pidfd)
                 supervisor.held_back = False
             return
         message, fds = received

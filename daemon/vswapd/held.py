@@ -26,6 +26,7 @@ Bundle = list[tuple[str, int]]
 
 _POPULATED_AT_ONCE = 64 << 20
 _SIGN_SIZE = 16
+_LOOKS = 10
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Held:
             record, [by_name[name] for name in itertools.takewhile(by_name.__contains__, names)]
         )
         held.connection, held.backing = by_name.get("fuse"), by_name.get("backing")
+        if len(held.state) != sum(name.startswith("state") for name in by_name):
+            raise ValueError("a region of the state is missing")
         if not held.state or held.connection is None:
             raise ValueError("a device needs its state and its connection")
         if (held.backing is None) != (record.backing is None):
@@ -159,14 +162,17 @@ class _Resident:
         libc.madvise(self._address, self._size, libc.MADV_DONTDUMP)
         self._seen = 0
 
+        self._looks = 0
+
     def keep(self) -> None:
         """Touch what has memory and leave holes alone: touching one would give it memory.
 
         (One that is punched out between the look and the touch does get some; the worker gives
         it back when it is at rest.)
         """
-        blocks = os.fstat(self._fd).st_blocks
-        if blocks == self._seen:
+        blocks, self._looks = os.fstat(self._fd).st_blocks, self._looks + 1
+        # As much as before may be other memory, which is looked for less often.
+        if blocks == self._seen and self._looks % _LOOKS:
             return
         self._seen = blocks
         for start, end in ranges_in_memory(self._fd, self._size):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 
-__all__ = ["lock_holder"]
+__all__ = ["lock_holder", "open_holder"]
 
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, pid: struct flock of 64-bit Linux
 
@@ -15,3 +16,12 @@ def lock_holder(fd: int) -> int | None:
     asked = _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0)
     kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else int(pid)
+
+
+def open_holder(fd: int) -> int | None:
+    """A pidfd of that process; None if there is none, or it has just ended."""
+    pid = lock_holder(fd)
+    try:
+        return None if pid is None else os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None

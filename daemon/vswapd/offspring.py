@@ -95,12 +95,16 @@ class ForkServer:
         self.warm = False
         """Whether it has said that it can fork."""
         with theirs:
-            self.process = subprocess.Popen(
-                [*command, settings, "--link-fd", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a terminal's signals are for the supervisor
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [*command, settings, "--link-fd", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # a terminal's signals are for the supervisor
+                )
+            except BaseException:
+                self.link.close()
+                raise
 
     def fork(self) -> Child:
         """A new child, which will say more. It may fail: then its link ends."""

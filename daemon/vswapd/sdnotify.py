@@ -61,6 +61,7 @@ class Keeper:
         self._last = record.to_json()
         if self._record is None:
             self._record = os.memfd_create("vswap-record")
+            self.remove("record")  # a predecessor's
             self.store("record", self._record)
         os.lseek(self._record, 0, os.SEEK_END)
         os.write(self._record, self._last.encode() + b"\n")

@@ -24,7 +24,7 @@ from vswapd import memory
 from vswapd.config import Settings
 from vswapd.handover import SUPERVISOR, Heir, Inheritance
 from vswapd.held import Held, Record
-from vswapd.lockholder import lock_holder
+from vswapd.lockholder import open_holder
 from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link
 from vswapd.notify import Ready, Told, reason
@@ -127,11 +127,12 @@ def _make(
     if record_fd is not None and kept:
         held = Held.of(read_record(record_fd), list(kept.items()))
         if not held.is_closed():
+            held.note(restarts=held.record.restarts + 1)  # whose file handles are another's
             made = Supervisor(held.record, told, keeper, fork_server)
             made.inherit(held)
-            pid = lock_holder(held.state[0])
-            if pid is not None:
-                made.follow(os.pidfd_open(pid))
+            pidfd = open_holder(held.state[0])
+            if pidfd is not None:
+                made.follow(pidfd)
             return made
     if settings is None:
         raise UserError("no settings, and nothing to go on with")

@@ -293,6 +293,7 @@ class Supervisor:
         self._next_at = time.monotonic() + self._patience.delay()
         if was_worker and self.held is not None:
             self.held.note(restarts=self.held.record.restarts + 1)
+            self._keeper.record(self.held.record)
         why = child.why or ("killed" if killed else f"status {status}")
         _log.warning("a worker has ended (%s); another one goes on", why)
         if self._patience.given_up:

@@ -36,7 +36,10 @@ class Watchdog:
         """Whether the worker hangs."""
         signs = self._signs()
         busy = any(any(sign[:4]) for sign in signs) or self._waiting()
-        if not busy or signs != self._seen or self._since is None:
+        if not busy:
+            self._since = None
+            return False
+        if signs != self._seen or self._since is None:
             self._seen, self._since = signs, now
             return False
         return bool(self._patience) and now - self._since >= self._patience

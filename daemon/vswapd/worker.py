@@ -112,6 +112,9 @@ class Worker:
                 "a backing needs locked memory, for its key must not get to a disk; give the "
                 "daemon CAP_IPC_LOCK or LimitMEMLOCK=infinity"
             )
+        found = self._store.backing.statistics()
+        if found.backing_state != "none":  # or the supervisor would let go of that one
+            raise UserError(f"{found.backing} is attached already")
         backing = self._office.open_backing(path)
         try:
             self._store.backing.attach(backing)
@@ -135,8 +138,10 @@ class Worker:
             undo.callback(self._bridge.close)
             trio.run(self._run, agreed)
             self._channel.join(_JOIN_SECONDS)
+            if self._channel.failed:
+                return False  # a successor needs the backing: nobody must let go of it
             self._store.close()
-            return not self._channel.failed
+            return True
 
     def _agree(self) -> Handshake:
         """The handshake, or what it came to when it was made."""

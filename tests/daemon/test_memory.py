@@ -95,3 +95,47 @@ def test_finite_memlock_limit_is_refused_rather_than_run_into(limit: int) -> Non
     result = prepare(*limited, "setpriv", "--bounding-set=-all")
     check(result)
     assert not result["locked"]
+
+
+FORK_SCRIPT = """
+import json, os
+from vswapd import memory
+
+def locked():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmLck"].split()[0])
+
+preparation = memory.prepare_process(lambda _line: None)
+said = []
+ours, theirs = os.pipe()
+if not os.fork():
+    before = locked()
+    memory.prepare_fork(said.append)
+    grown = bytearray(64 << 20)
+    found = {
+        "before": before,
+        "after": locked(),
+        "oom": int(open("/proc/self/oom_score_adj").read()),
+        "said": said,
+    }
+    os.write(theirs, json.dumps(found).encode())
+    os._exit(0)
+os.wait()
+found = json.loads(os.read(ours, 4096))
+found["parent"] = preparation.memory_locked
+found["protected"] = preparation.oom_protected
+print(json.dumps(found))
+"""
+
+
+def test_a_fork_locks_its_own_memory_and_keeps_the_rest() -> None:
+    """Locks are not inherited by a fork; and what is missing was said by its parent."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)}
+    command = [sys.executable, "-W", "error", "-c", FORK_SCRIPT]
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr.decode()
+    found = json.loads(ended.stdout)
+    assert found["before"] == 0
+    assert bool(found["after"]) == found["parent"]
+    assert (found["oom"] == -1000) == found["protected"]
+    assert found["said"] == []

@@ -14,7 +14,7 @@ from vswap.geometry import PAGE_SIZE
 from vswap.store import FetchLane, Findings, Lane, Policy, Store, StoreStatistics
 from vswap.store.backing import MemoryBacking
 from vswap.store.words import FillWords
-from vswapd.warmup import warm_up, warm_up_backing
+from vswapd.warmup import steps, warm_up, warm_up_backing
 
 
 def open_descriptors() -> int:
@@ -58,18 +58,55 @@ def test_no_memory_stays_mapped() -> None:
     assert mapped_regions() == before
 
 
+def test_it_is_done_in_pieces_that_are_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch)
+    warm_up(Policy())
+    whole = (calls.writes, calls.reads, calls.others, calls.refused)
+    calls.forget()
+    pieces = 0
+    for step in steps(Policy()):
+        step()
+        pieces += 1
+    assert (calls.writes, calls.reads, calls.others, calls.refused) == whole
+    assert pieces > 4
+
+
+def test_nothing_is_done_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby that is to serve has something better to do."""
+    calls = Calls(monkeypatch)
+    next(steps(Policy()))
+    assert (calls.writes, calls.reads) == (set(), set())
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 5])
+def test_who_leaves_early_leaves_nothing(done: int) -> None:
+    warm_up(Policy())
+    gc.collect()
+    before = open_descriptors(), mapped_regions()
+    for number, step in enumerate(steps(Policy())):
+        if number == done:
+            break
+        step()
+    del step
+    gc.collect()
+    assert (open_descriptors(), mapped_regions()) == before
+
+
 class Calls:
     """What was asked of lanes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.writes: set[int] = set()
-        self.reads: set[int] = set()
-        self.others: set[str] = set()
-        self.refused = 0
+        self.forget()
         self._spy(monkeypatch, "write", lambda offset, data: self.writes.add(len(data)))
         self._spy(monkeypatch, "read", lambda offset, size: self.reads.add(size))
         for name in ("discard", "seek"):
             self._spy(monkeypatch, name, lambda *_args, name=name: self.others.add(name))
+
+    def forget(self) -> None:
+        self.writes: set[int] = set()
+        self.reads: set[int] = set()
+        self.others: set[str] = set()
+        self.refused = 0
 
     def _spy(self, monkeypatch: pytest.MonkeyPatch, name: str, note: Callable[..., None]) -> None:
         real = getattr(Lane, name)

@@ -1,4 +1,4 @@
-"""The worker without a mount: how it tells of its start, and what it does in the background.
+"""The worker without a mount: what it makes of a state, and what it does in the background.
 
 What it does as a process is in tests/mount.
 """
@@ -6,95 +6,92 @@ What it does as a process is in tests/mount.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
+import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
 from vswap.errors import UserError
-from vswap.geometry import SEGMENT_SIZE
-from vswap.store.backing import MemoryBacking
-from vswapd import channel, mounts
+from vswap.geometry import PAGE_SIZE
+from vswap.proto import negotiate
+from vswap.proto.abi import InitFlag
+from vswap.proto.requests import Init
+from vswap.store import Selection, State
 from vswapd import worker as module
+from vswapd.channel import Handshake
 from vswapd.config import Settings
+from vswapd.lockholder import lock_holder
 from vswapd.memory import Preparation
-from vswapd.notify import Ready
-from vswapd.worker import Worker
+from vswapd.messages import Link
+from vswapd.office import Office
+from vswapd.standby import shape_of
+from vswapd.worker import Charge, Worker
+
+if TYPE_CHECKING:
+    from daemon.conftest import Keeping, MakeBacking
 
 SECONDS = 10
-
-
-# --- Ready -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ours, theirs = os.pipe()
-    yield ours, theirs
-    for fd in (ours, theirs):
-        with suppress(OSError):
-            os.close(fd)
-
-
-def test_a_line_is_told_and_the_pipe_closed(pipe: tuple[int, int]) -> None:
-    ours, theirs = pipe
-    Ready(theirs).tell("ready")
-    assert os.read(ours, 100) == b"ready\n"
-    assert os.read(ours, 100) == b""
-
-
-def test_only_the_first_line_is_told(pipe: tuple[int, int]) -> None:
-    ours, theirs = pipe
-    ready = Ready(theirs)
-    ready.tell("ready")
-    ready.tell("error something later")
-    assert os.read(ours, 100) == b"ready\n"
-
-
-def test_nobody_need_wait() -> None:
-    Ready(None).tell("ready")
-
-
-def test_who_waited_may_be_gone(pipe: tuple[int, int]) -> None:
-    ours, theirs = pipe
-    os.close(ours)
-    Ready(theirs).tell("ready")
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(theirs)
-
-
-def test_a_path_that_is_no_utf8_can_be_told(pipe: tuple[int, int]) -> None:
-    """As bytes, which is how the kernel and os.fsencode have it."""
-    ours, theirs = pipe
-    Ready(theirs).tell(f"error cannot mount on {os.fsdecode(b'/mnt/' + bytes([255]))}: why")
-    assert os.read(ours, 100) == b"error cannot mount on /mnt/\xff: why\n"
-
-
-def test_a_reason_is_one_line(pipe: tuple[int, int]) -> None:
-    """Whoever waits reads one line, and a path may hold line ends."""
-    ours, theirs = pipe
-    Ready(theirs).tell("error cannot mount on /mnt/a\nready\n: why")
-    assert os.read(ours, 100).count(b"\n") == 1
 
 
 # --- In the background -----------------------------------------------------------------
 
 
+NOT_LOCKED = Preparation(memory_locked=False, io_flusher=False, oom_protected=False)
+LOCKED = replace(NOT_LOCKED, memory_locked=True)
+SETTINGS = Settings(name="m", mount="/nowhere/m", size=64 << 20, threads=1)
+
+
+@dataclass
+class Making:
+    """Makes workers on one state, each as if the one before had been killed."""
+
+    link: Link
+    state: State
+    made: list[Worker] = field(default_factory=list)
+
+    def __call__(
+        self,
+        settings: Settings = SETTINGS,
+        preparation: Preparation = NOT_LOCKED,
+        agreed: Handshake | None = None,
+        backing: tuple[int, str] | None = None,
+    ) -> Worker:
+        charge = Charge(-1, agreed, backing, restarts=0, supervisor=os.getpid())
+        self.made.append(Worker(settings, preparation, self.state, Office(self.link), charge))
+        return self.made[-1]
+
+
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    """Without a mount."""
-    settings = Settings(name="m", mount="/nowhere/m", size=64 << 20, threads=1)
-    made = Worker(settings, Preparation(False, False, False))
-    yield made
-    made._state.close()
-    os.close(made._wake_fd)
+def making(keeping: Keeping) -> Iterator[Making]:
+    link, state = Link(keeping.end), State.create(shape_of(SETTINGS))
+    making = Making(link, state)
+    yield making
+    for worker in making.made:
+        worker._store.close()
+        os.close(worker._wake_fd)
+    state.close()
+    link.close()
+
+
+@pytest.fixture
+def worker(making: Making) -> Worker:
+    """Of a new device, without a mount."""
+    return making()
+
+
+def agreed() -> Handshake:
+    """What a predecessor has left of the handshake."""
+    flags = InitFlag.ASYNC_DIO | InitFlag.BIG_WRITES | InitFlag.MAX_PAGES | InitFlag.DO_READDIRPLUS
+    return Handshake(b"", negotiate(Init(2, 7, 40, 1 << 17, int(flags))))
 
 
 class Store:
@@ -123,13 +120,6 @@ def nothing() -> float:
     return 0.001
 
 
-def told() -> Ready:
-    """Of a worker that has started."""
-    ready = Ready(None)
-    ready.tell("ready")
-    return ready
-
-
 def fails(error: Exception) -> Callable[[], float]:
     def call() -> float:
         raise error
@@ -148,18 +138,21 @@ def play(request: pytest.FixtureRequest, worker: Worker) -> Play:
         store = Store(*calls)
 
         async def until_called() -> None:
+            worker._serving = True
             worker._store = store  # type: ignore[assignment]
             with trio.fail_after(SECONDS):
                 async with trio.open_nursery() as nursery:
                     task = getattr(worker, request.param)
-                    nursery.start_soon(module._keep_going, task, told())
+                    nursery.start_soon(worker._keep_going, task)
                     while not store.called.is_set():
                         worker._wake()
                         with trio.move_on_after(0.01):
                             await store.called.wait()
                     nursery.cancel_scope.cancel()
 
+        real = worker._store
         trio.run(until_called)
+        worker._store = real
         return store
 
     return run
@@ -194,9 +187,10 @@ def test_other_shortages_do_not_end_the_device(error: Exception, play: Play) -> 
 
 
 def test_what_fails_beside_the_data_plane_is_started_again(
-    caplog: pytest.LogCaptureFixture,
+    worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs: list[int] = []
+    worker._serving = True
 
     async def run() -> None:
         again = trio.Event()
@@ -209,7 +203,7 @@ def test_what_fails_beside_the_data_plane_is_started_again(
 
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(module._keep_going, task, told())
+                nursery.start_soon(worker._keep_going, task)
                 await again.wait()
                 nursery.cancel_scope.cancel()
 
@@ -217,12 +211,12 @@ def test_what_fails_beside_the_data_plane_is_started_again(
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
-def test_what_fails_before_the_worker_is_ready_fails_the_start() -> None:
+def test_what_fails_before_the_worker_serves_fails_the_start(worker: Worker) -> None:
     async def task() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        trio.run(module._keep_going, task, Ready(None))
+        trio.run(worker._keep_going, task)
 
 
 @dataclass
@@ -251,6 +245,7 @@ def keep_small(
 ) -> None:
     """Run the scenario beside the background's task, which is never tired of waiting."""
     worker._settings = replace(worker._settings, clean=clean)
+    real = worker._store
     worker._store = store  # type: ignore[assignment]
 
     async def run() -> None:
@@ -262,6 +257,7 @@ def keep_small(
                 nursery.cancel_scope.cancel()
 
     trio.run(run)
+    worker._store = real
 
 
 def test_what_is_new_to_do_is_begun_at_once(worker: Worker) -> None:
@@ -329,147 +325,167 @@ def test_waking_never_waits(worker: Worker) -> None:
 # --- The backing -----------------------------------------------------------------------
 
 
-class Opened:
-    """What was opened as a backing, and what was closed."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-        self.closed: list[str] = []
-
-    def open(self, path: str) -> MemoryBacking:
-        self.paths.append(path)
-        backing = MemoryBacking(8 * SEGMENT_SIZE, path)
-        backing.close = lambda: self.closed.append(path)  # type: ignore[method-assign]
-        return backing
+def backing_of(worker: Worker) -> tuple[str | None, str]:
+    statistics = worker._store.backing.statistics()
+    return statistics.backing, statistics.backing_state
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
-    """In the place of files."""
-    made = Opened()
-    monkeypatch.setattr(module, "FileBacking", made)
-    return made
+def test_a_backing_is_attached_to_the_store_and_held(
+    making: Making, keeping: Keeping, make_backing: MakeBacking
+) -> None:
+    worker = making(preparation=LOCKED)
+    path = make_backing("file")
+    worker._attach(path)
+    assert backing_of(worker) == (path, "attached")
+    assert keeping.held == path
 
 
-@pytest.fixture
-def locked(worker: Worker) -> Worker:
-    """One whose memory does not get to a disk."""
-    worker._preparation = Preparation(True, False, False)
-    return worker
+def test_a_backing_that_the_store_lets_go_is_dropped(
+    making: Making, keeping: Keeping, make_backing: MakeBacking
+) -> None:
+    worker = making(preparation=LOCKED)
+    worker._attach(make_backing("file"))
+    worker._store.backing.begin_detach()
+    while worker._store.backing.detaching:
+        worker._store.step()
+    keeping.hear_all(making.link)
+    assert (keeping.told, keeping.held) == (["hold", "drop"], None)
 
 
-def test_a_backing_is_attached_to_the_store(locked: Worker, opened: Opened) -> None:
-    locked._attach("/file")
-    statistics = locked._store.backing.statistics()
-    assert (statistics.backing, statistics.backing_state) == ("/file", "attached")
-    assert opened.closed == []
-    locked._store.close()
-    assert opened.closed == ["/file"]
-
-
-def test_without_locked_memory_no_backing_is_opened(worker: Worker, opened: Opened) -> None:
+def test_without_locked_memory_no_backing_is_opened(
+    worker: Worker, keeping: Keeping, make_backing: MakeBacking
+) -> None:
     """For its key lies in memory."""
     with pytest.raises(UserError, match="needs locked memory") as refused:
-        worker._attach("/file")
+        worker._attach(make_backing("file"))
     assert "\n" not in str(refused.value)
-    assert opened.paths == []
+    assert keeping.told == []
     assert worker._store.backing.statistics().backing_state == "none"
 
 
-def test_a_backing_that_the_store_does_not_take_is_closed(locked: Worker, opened: Opened) -> None:
-    locked._attach("/first")
-    with pytest.raises(UserError, match="/first is attached already"):
-        locked._attach("/second")
-    assert opened.closed == ["/second"]
-    assert locked._store.backing.statistics().backing == "/first"
-
-
-def test_a_backing_that_cannot_be_opened_is_a_user_error(locked: Worker, tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        locked._attach(str(tmp_path / "missing"))
-    assert locked._store.backing.statistics().backing_state == "none"
-
-
-def test_what_a_backing_needs_is_warmed_up_before_it_is_opened(
-    locked: Worker, opened: Opened, monkeypatch: pytest.MonkeyPatch
+def test_a_backing_that_the_store_does_not_take_is_closed_and_the_first_is_held_on(
+    making: Making, keeping: Keeping, make_backing: MakeBacking
 ) -> None:
-    warmed: list[bool] = []
-    monkeypatch.setattr(module, "warm_up_backing", lambda policy: warmed.append(bool(opened.paths)))
-    locked._attach("/file")
-    assert warmed == [False]
+    """If only the worker had the first, what is on it would die with the worker."""
+    worker = making(preparation=LOCKED)
+    first, second = make_backing("first"), make_backing("second")
+    worker._attach(first)
+    with pytest.raises(UserError, match="first is attached already"):
+        worker._attach(second)
+    assert backing_of(worker) == (first, "attached")
+    keeping.hear_all(making.link)
+    assert (keeping.held, [*keeping.files]) == (first, [first])
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert second not in links
+
+
+def test_a_backing_that_cannot_be_opened_is_a_user_error(making: Making, tmp_path: Path) -> None:
+    worker = making(preparation=LOCKED)
+    with pytest.raises(UserError):
+        worker._attach(str(tmp_path / "missing"))
+    assert worker._store.backing.statistics().backing_state == "none"
 
 
 @pytest.mark.parametrize(
     ("limit", "expected"), [(None, (0, False)), (0, (0, False)), (512, (512, True))]
 )
 def test_a_device_may_have_a_backing_and_a_limit_from_the_start(
-    limit: int | None, expected: tuple[int, bool], opened: Opened
+    limit: int | None, expected: tuple[int, bool], making: Making, make_backing: MakeBacking
 ) -> None:
-    settings = Settings("m", "/nowhere/m", 64 << 20, threads=1, backing="/file")
-    settings = replace(settings, writeback_limit=limit)
-    made = Worker(settings, Preparation(True, False, False))
-    try:
-        found = made._store.backing.statistics()
-        assert (found.backing, found.backing_state) == ("/file", "attached")
-        assert (found.writeback_limit, found.writeback_limit_enable) == expected
-    finally:
-        made._store.close()
-        made._state.close()
-        os.close(made._wake_fd)
+    path = make_backing("file")
+    settings = replace(SETTINGS, backing=path, writeback_limit=limit)
+    worker = making(settings, LOCKED)
+    assert backing_of(worker) == (path, "attached")
+    found = worker._store.backing.statistics()
+    assert (found.writeback_limit, found.writeback_limit_enable) == expected
 
 
-def test_a_device_without_a_backing_opens_none(worker: Worker, opened: Opened) -> None:
-    assert opened.paths == []
+def test_a_device_without_a_backing_opens_none(worker: Worker, keeping: Keeping) -> None:
+    assert keeping.told == []
     assert worker._store.backing.statistics().backing_state == "none"
 
 
-# --- Leaving no mount behind -----------------------------------------------------------
-
-
-@pytest.fixture
-def unmounted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The mount points that were detached, instead of detaching them."""
-    gone: list[str] = []
-
-    def unmount(mount_point: str, as_user: bool, lazy: bool = False) -> None:
-        assert lazy
-        gone.append(mount_point)
-
-    monkeypatch.setattr(channel, "unmount", unmount)
-    return gone
-
-
-def mounted(monkeypatch: pytest.MonkeyPatch, device: str | None) -> None:
-    monkeypatch.setattr(mounts, "top_mount", {"/nowhere/m": device}.get)
-
-
-def test_its_own_dead_mount_is_detached(
-    worker: Worker, unmounted: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_successor_has_the_backing_that_was_attached_and_not_the_settings_s(
+    making: Making, keeping: Keeping, make_backing: MakeBacking
 ) -> None:
-    mounted(monkeypatch, "0:39")
-    worker._detach("/nowhere/m", "0:39")
-    assert unmounted == ["/nowhere/m"]
+    """It may have been exchanged since; and what the settings name may be no more."""
+    first, second = make_backing("first"), make_backing("second")
+    settings = replace(SETTINGS, backing=first, writeback_limit=512)
+    before = making(settings, LOCKED)
+    before._store.backing.begin_detach()
+    while before._store.backing.detaching:
+        before._store.step()
+    before._attach(second)
+    before._store.backing.set_writeback_limit(100)
+    page = memoryview(os.urandom(PAGE_SIZE))
+    lane = before._store.lane()
+    lane.write(0, page)
+    assert before._store.backing.write_back(Selection(huge=None, cold=None)) == 1
+    Path(first).unlink()
+    after = making(settings, LOCKED, agreed(), (os.dup(keeping.files[second]), second))
+    assert backing_of(after) == (second, "attached")
+    assert after._store.backing.statistics().writeback_limit == 100
+    assert b"".join(after._store.lane().read(0, PAGE_SIZE)) == page
+    making.made.remove(before)
+    os.close(before._wake_fd)
 
 
-@pytest.mark.parametrize(("there", "mine"), [("0:40", "0:39"), (None, "0:39"), ("0:40", None)])
-def test_what_is_not_its_own_is_let_alone(
-    there: str | None,
-    mine: str | None,
-    worker: Worker,
-    unmounted: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_successor_of_a_device_without_a_backing_opens_none(
+    making: Making, keeping: Keeping, make_backing: MakeBacking
 ) -> None:
-    mounted(monkeypatch, there)
-    worker._detach("/nowhere/m", mine)
-    assert unmounted == []
+    """Also if it began with one, which has been detached."""
+    settings = replace(SETTINGS, backing=make_backing("file"))
+    after = making(settings, LOCKED, agreed())
+    assert after._store.backing.statistics().backing_state == "none"
+    assert keeping.told == []
 
 
-def test_a_mount_that_cannot_be_detached_is_no_error(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unmount(mount_point: str, as_user: bool, lazy: bool = False) -> None:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+# --- One worker at a time ---------------------------------------------------------------
 
-    mounted(monkeypatch, "0:39")
-    monkeypatch.setattr(channel, "unmount", unmount)
-    worker._detach("/nowhere/m", "0:39")
+
+def test_a_worker_holds_the_lock_of_its_state(worker: Worker) -> None:
+    """Seen from another process, for one's own lock is no obstacle."""
+    pid = os.fork()
+    if not pid:
+        os._exit(lock_holder(worker._state.header.fd) != os.getppid())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_worker_waits_until_its_predecessor_has_ended(making: Making) -> None:
+    """One that is being killed has its last system calls to finish, and they write to the state."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if not pid:
+        fcntl.lockf(making.state.header.fd, fcntl.LOCK_EX)
+        os.write(theirs, b"locked")
+        signal.pause()
+        os._exit(1)
+    assert os.read(ours, 10) == b"locked"
+    order: list[str] = []
+
+    def make() -> None:
+        making()
+        order.append("made")
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    # It waits for the lock, which the kernel tells.
+    while not waits_for_lock(pid):
+        assert thread.is_alive()
+    order.append("killed")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    thread.join(SECONDS)
+    assert order == ["killed", "made"]
+    os.close(ours)
+    os.close(theirs)
+
+
+def waits_for_lock(holder: int) -> bool:
+    """Whether this process waits for a lock that `holder` has."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    held = {fields[0] for fields in lines if fields[1] == "POSIX" and int(fields[4]) == holder}
+    return any(
+        fields[0] in held and fields[1] == "->" and int(fields[5]) == os.getpid()
+        for fields in lines
+    )

@@ -94,7 +94,7 @@ class Channel:
         anything new is received: a write must not be executed again after later ones.
         """
         for thread in self._threads:
-            thread.router.redo()
+            thread.router.redo(resend=resend)
             thread.receiver.forget()
         if resend:
             self._outstanding.clear()

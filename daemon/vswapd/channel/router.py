@@ -151,11 +151,16 @@ class Router:
         self._done.failed(unique, code)  # what failed is not done later, either
         self._reply(replies.error(unique, code))
 
-    def redo(self) -> None:
-        """Answer what a predecessor has left in the buffer."""
+    def redo(self, *, resend: bool = False) -> None:
+        """Answer what a predecessor has left in the buffer.
+
+        If the kernel will `resend` what is not answered, that is enough for what is passed on.
+        """
         length = int.from_bytes(self._buffer[:4], "little")
         request = self.decode(length) if length else None
         if request is None or request.unique in self._outstanding:
+            return
+        if resend and self._is_resent(request):
             return
         code = self._done.outcome_of(request.unique)
         if code is None:
@@ -166,6 +171,10 @@ class Router:
             self._reply(replies.written(request.unique, request.size))
         else:
             self._reply(replies.ok(request.unique))
+
+    def _is_resent(self, request: Request) -> bool:
+        ours = type(request) in self._handlers and request.nodeid == SWAP_INODE  # type: ignore[union-attr]
+        return not ours and expects_reply(getattr(request, "opcode", 0))
 
     def serve_again(self, kept: bytes) -> None:
         """Answer what a predecessor had passed on: a read of what is on disk, or any other.
@@ -178,7 +187,8 @@ class Router:
         except ProtocolError:  # it was not kept whole
             request = None
         if type(request) is Read and request.nodeid == SWAP_INODE:
-            self._read(request)
+            if not self._read_again(request):
+                return
         elif request is None or type(request) is Write:
             self._reply(replies.error(unique, errno.ECANCELED))
         elif self._forward(memoryview(kept)):
@@ -186,6 +196,24 @@ class Router:
         else:
             self._reply(replies.error(unique, errno.EBUSY))
         self._outstanding.answered(unique)
+
+    def _read_again(self, request: Read) -> bool:
+        """Whether it is answered; if not it has been handed over, and is kept as it is."""
+        try:
+            buffers = self._lane.look(request.offset, request.size)
+            if isinstance(buffers, Parked):
+                self._parked += 1
+                self._answer(request.unique, buffers)
+                return False
+        except RequestError as error:
+            self._reply(replies.error(request.unique, error.errno))
+        except Exception:
+            self._internal_errors += 1
+            _log.exception("a read that was kept has failed")
+            self._reply(replies.error(request.unique, errno.EIO))
+        else:
+            self._reply(replies.data_header(request.unique, sum(map(len, buffers))), *buffers)
+        return True
 
     def ask_again(self) -> None:
         """Have the kernel send again what was received and not answered, by whomever."""
@@ -246,7 +274,7 @@ class Router:
         self._forwarded += 1
         message = self._buffer[:length]
         if not expects_reply(opcode):
-            self._forward(message)
+            self._refused += not self._forward(message)
             return
         unique = request.unique
         if self._outstanding.keep(unique, message):

@@ -9,13 +9,15 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from vswap.errors import FullError
 from vswap.geometry import SEGMENT_SIZE
-from vswapd.channel import BUFFER_SIZE, Channel, Outstanding, receive_buffer
+from vswapd.channel import BUFFER_SIZE, Channel, Outstanding, receive_buffer, signs
+from vswapd.channel.done import Done
 
 if TYPE_CHECKING:
     from daemon.channel.conftest import Backed, Kernel, Small
@@ -283,3 +285,203 @@ def test_threads_of_both_kinds_prepare_themselves(
         *(f"vswap-data-{index}" for index in range(2)),
         *(f"vswap-fetch-{index}" for index in range(4)),
     }
+
+
+# --- Taking over ------------------------------------------------------------------------
+
+GETATTR = 3
+RESEND = OUT.pack(OUT.size, 7, 0)
+
+
+@dataclass
+class Taken:
+    """A channel of the next worker, which has not begun. `passed_on` is what it forwarded."""
+
+    channel: Channel
+    outstanding: Outstanding
+    passed_on: list[bytes]
+
+
+def taken(kernel: Kernel, small: Small, ended: threading.Event) -> Taken:
+    outstanding = Outstanding(small.state.outstanding.view)
+    passed_on: list[bytes] = []
+
+    def accept(request: memoryview) -> bool:
+        passed_on.append(bytes(request))
+        return True
+
+    made = Channel(
+        kernel.fd,
+        small.state,
+        small.store,
+        outstanding=outstanding,
+        spin_us=0,
+        forward=accept,
+        prepare=lambda: None,
+        on_end=ended.set,
+    )
+    return Taken(made, outstanding, passed_on)
+
+
+def leave(small: Small, index: int, raw: bytes) -> memoryview:
+    """Let a worker have been killed with this request in one of its buffers."""
+    buffer = receive_buffer(small.state.buffer(index))
+    buffer[: len(raw)] = raw
+    return buffer
+
+
+def keep(small: Small, unique: int, raw: bytes) -> None:
+    """Let it have passed this on."""
+    assert Outstanding(small.state.outstanding.view).keep(unique, memoryview(raw))
+
+
+def replies(kernel: Kernel) -> list[bytes]:
+    found = []
+    while kernel.has_reply():
+        found.append(kernel.reply())
+    return found
+
+
+def written(unique: int, size: int) -> bytes:
+    return OUT.pack(OUT.size + 8, 0, unique) + struct.pack("<II", size, 0)
+
+
+@pytest.mark.parametrize("resend", [True, False])
+def test_what_was_in_all_buffers_is_answered_once(
+    resend: bool, kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    buffers = [
+        leave(small, 0, kernel.write(0, noise(PAGE), unique=8)),
+        leave(small, 1, kernel.read(0, PAGE, unique=6)),
+    ]
+    after = taken(kernel, small, ended)
+    after.channel.take_over(resend=resend)
+    found = replies(kernel)
+    assert found[:2] == [written(8, PAGE), data(6, noise(PAGE))]
+    assert found[2:] == ([RESEND] if resend else [])
+    assert [bytes(buffer[:4]) for buffer in buffers] == [bytes(4)] * 2
+    taken(kernel, small, ended).channel.take_over(resend=False)
+    assert replies(kernel) == []
+
+
+def test_a_write_that_was_done_is_not_done_over_a_later_one(
+    kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    leave(small, 1, kernel.write(0, noise(PAGE, 1), unique=6))
+    Done(small.state.buffer(1)).succeeded(6)
+    small.lane.write(0, memoryview(noise(PAGE, 2)))
+    taken(kernel, small, ended).channel.take_over(resend=False)
+    assert replies(kernel) == [written(6, PAGE)]
+    assert b"".join(small.lane.read(0, PAGE)) == noise(PAGE, 2)
+
+
+def test_with_nothing_left_nothing_is_answered(
+    kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    after = taken(kernel, small, ended)
+    after.channel.take_over(resend=False)
+    assert (replies(kernel), after.passed_on) == ([], [])
+    after.channel.take_over(resend=True)
+    assert (replies(kernel), after.passed_on) == ([RESEND], [])
+
+
+def test_what_was_passed_on_is_asked_for_again(
+    kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    """What was kept of it is not needed: the kernel has all of it."""
+    keep(small, 6, kernel.request(GETATTR, bytes(16), nodeid=3, unique=6))
+    keep(small, 8, kernel.write(0, b"compact", nodeid=3, unique=8))
+    after = taken(kernel, small, ended)
+    after.channel.take_over(resend=True)
+    assert replies(kernel) == [RESEND]
+    assert (after.passed_on, after.outstanding.all()) == ([], [])
+
+
+def test_what_was_passed_on_is_passed_on_again_where_the_kernel_does_not_ask(
+    kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    """In the order in which it came; but for commands."""
+    raws = [kernel.request(GETATTR, bytes(16), nodeid=3, unique=unique) for unique in (6, 10)]
+    keep(small, 10, raws[1])
+    keep(small, 8, kernel.write(0, b"compact", nodeid=3, unique=8))
+    keep(small, 6, raws[0])
+    after = taken(kernel, small, ended)
+    after.channel.take_over(resend=False)
+    assert replies(kernel) == [error(8, errno.ECANCELED)]
+    assert after.passed_on == raws
+    assert after.outstanding.all() == raws
+
+
+@pytest.mark.parametrize("resend", [True, False])
+def test_what_was_in_a_buffer_and_passed_on_already_is_not_passed_on_twice(
+    resend: bool, kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    raw = kernel.request(GETATTR, bytes(16), nodeid=3, unique=6)
+    leave(small, 0, raw)
+    keep(small, 6, raw)
+    after = taken(kernel, small, ended)
+    after.channel.take_over(resend=resend)
+    assert after.passed_on == ([] if resend else [raw])
+
+
+def test_a_command_in_a_buffer_is_done_at_most_once_and_not_called_canceled_then(
+    kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    """The kernel sends it again, and whoever does that one refuses it."""
+    leave(small, 0, kernel.write(0, b"compact", nodeid=3, unique=6))
+    after = taken(kernel, small, ended)
+    after.channel.take_over(resend=True)
+    assert replies(kernel) == [RESEND]
+    assert after.passed_on == []
+
+
+def test_a_read_that_waited_for_the_disk_is_answered_by_the_next(
+    backed: Backed, kernel: Kernel, ended: threading.Event
+) -> None:
+    pages = noise(2 * PAGE)
+    backed.scatter(pages)
+    for slot, unique in ((0, 6), (1, 8)):
+        keep(backed.small, unique, kernel.read(slot * PAGE, PAGE, unique=unique))
+    after = taken(kernel, backed.small, ended)
+    after.channel.take_over(resend=False)
+    after.channel.start()
+    assert {kernel.reply(), kernel.reply()} == {data(6, pages[:PAGE]), data(8, pages[PAGE:])}
+    kernel.hang_up()
+    after.channel.join(SECONDS)
+    assert after.outstanding.all() == Outstanding(backed.small.state.outstanding.view).all() == []
+
+
+def test_after_taking_over_it_serves(kernel: Kernel, small: Small, ended: threading.Event) -> None:
+    leave(small, 0, kernel.write(0, noise(PAGE), unique=6))
+    after = taken(kernel, small, ended)
+    after.channel.take_over(resend=True)
+    after.channel.start()
+    assert [kernel.reply(), kernel.reply()] == [written(6, PAGE), RESEND]
+    kernel.send(kernel.write(PAGE, noise(PAGE, 2), unique=1 << 63 | 8))
+    assert kernel.reply() == written(1 << 63 | 8, PAGE)
+    kernel.send(kernel.read(0, 2 * PAGE, unique=10))
+    assert kernel.reply() == data(10, noise(PAGE) + noise(PAGE, 2))
+    kernel.hang_up()
+    after.channel.join(SECONDS)
+
+
+# --- What others see of the buffers -------------------------------------------------------
+
+
+def test_signs_lie_where_requests_begin(kernel: Kernel, small: Small) -> None:
+    raws = [kernel.read(0, PAGE, unique=unique) for unique in (6, 8)]
+    for index, raw in enumerate(raws):
+        leave(small, index, raw)
+    view = small.state.buffers.view
+    assert [bytes(view[at : at + 16]) for at in signs(small.state)] == [raw[:16] for raw in raws]
+
+
+def test_a_request_is_seen_only_while_it_is_served(
+    channel: Channel, kernel: Kernel, small: Small, ended: threading.Event
+) -> None:
+    kernel.send(kernel.write(0, noise(PAGE)))
+    kernel.reply()
+    kernel.hang_up()
+    assert ended.wait(SECONDS)
+    view = small.state.buffers.view
+    assert [bytes(view[at : at + 4]) for at in signs(small.state)] == [bytes(4)] * 2

@@ -102,6 +102,38 @@ def test_a_read_is_answered_with_what_lies_on_disk(
     assert not kernel.has_reply()
 
 
+def test_what_is_answered_need_not_be_kept(
+    waiting: Fetchers, backed: Backed, kernel: Kernel, answered: list[int]
+) -> None:
+    """Also what failed; and it is let go after the reply, or nobody would answer it."""
+    backed.scatter(noise(3 * PAGE_SIZE))
+    backed.damage(1)
+    for slot, unique in enumerate((2, 1 << 63 | 6, 8)):
+        waiting.answer(unique, backed.park(slot))
+    assert answered == []
+    finish(waiting)
+    assert sorted(answered) == [2, 8, 1 << 63 | 6]
+    replies = [kernel.reply() for _ in answered]
+    assert error(1 << 63 | 6, errno.EIO) in replies
+
+
+def test_it_is_let_go_after_the_reply(
+    waiting: Fetchers, backed: Backed, answered: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    real = os.writev
+
+    def writev(fd: int, buffers: tuple[bytes, ...]) -> int:
+        kept.append(7 not in answered)
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "writev", writev)
+    backed.fill(0, noise(PAGE_SIZE))
+    waiting.answer(7, backed.park(0))
+    finish(waiting)
+    assert (kept, answered) == ([True], [7])
+
+
 @pytest.mark.parametrize("unique", [2, 1 << 63 | 6, (1 << 64) - 2])
 def test_unique_is_echoed_exactly(
     unique: int, fetchers: Fetchers, backed: Backed, kernel: Kernel
@@ -397,6 +429,15 @@ def test_an_error_nobody_foresaw_is_eio_and_ends_no_thread(
     told = [(record.name, record.levelno) for record in caplog.records]
     assert told == [(LOG, logging.ERROR)] * times
     assert all(record.exc_info is not None for record in caplog.records)
+
+
+def test_an_error_nobody_foresaw_lets_the_request_go(kernel: Kernel, answered: list[int]) -> None:
+    lane: FetchLane = FaultyLane(ZeroDivisionError, 1)  # type: ignore[assignment]
+    fetchers = Fetchers(kernel.fd, lambda: lane, answered.append, nothing)
+    fetchers.answer(7, NOBODY_S)
+    finish(fetchers)
+    assert kernel.reply() == error(7, errno.EIO)
+    assert answered == [7]
 
 
 def test_an_error_nobody_foresaw_says_nothing_of_the_page(

@@ -55,7 +55,7 @@ class Routed:
     kernel: Kernel
     buffer: memoryview
     lane: Lane
-    done: Done
+    mark: memoryview
     outstanding: Outstanding
     accepts: bool = True
     passed_on: list[bytes] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Routed:
             self.kernel.fd,
             self.buffer,
             self.lane,
-            self.done,
+            Done(self.mark),
             self.outstanding,
             self.forward,
             self.answer,
@@ -104,7 +104,7 @@ def routed_to(kernel: Kernel, small: Small, lane: Lane) -> Routed:
     """All of the first thread's memory, as a worker finds it."""
     whole = small.state.buffer(0)
     outstanding = Outstanding(small.state.outstanding.view)
-    return Routed(kernel, receive_buffer(whole), lane, Done(whole), outstanding)
+    return Routed(kernel, receive_buffer(whole), lane, whole, outstanding)
 
 
 @pytest.fixture
@@ -666,6 +666,320 @@ def test_a_reply_is_one_write(
     monkeypatch.setattr(os, "writev", lambda fd, buffers: written_whole.append(buffers))
     routed.take(kernel.read(0, 64 * PAGE_SIZE, unique=7))
     assert [b"".join(buffers) for buffers in written_whole] == [data(7, noise(64 * PAGE_SIZE))]
+
+
+# --- What is marked as done, before it is answered ---------------------------------------
+
+
+def marks_when_answered(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch, *requests: bytes
+) -> list[int | None]:
+    """The outcome of each request by its mark, at the moment when it is answered."""
+    marks: list[int | None] = []
+    real = os.writev
+
+    def writev(fd: int, buffers: tuple[bytes, ...]) -> int:
+        unique = OUT.unpack_from(buffers[0])[2]
+        marks.append(Done(routed.mark).outcome_of(unique))
+        return real(fd, buffers)
+
+    monkeypatch.setattr(os, "writev", writev)
+    for request in requests:
+        routed.ask(request)
+    return marks
+
+
+def test_what_changes_something_is_marked_before_it_is_answered(
+    routed: Routed, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is killed in between must not do it again: others may have been served since."""
+    requests = [
+        kernel.write(0, noise(PAGE_SIZE)),
+        kernel.fallocate(0, PAGE_SIZE, 3),
+        kernel.fallocate(0, PAGE_SIZE, 0),
+        kernel.write(PAGE_SIZE, noise(100)),
+    ]
+    assert marks_when_answered(routed, monkeypatch, *requests) == [0, 0, 0, 0]
+
+
+def test_what_failed_is_marked_with_its_errno_before_it_is_answered(
+    routed: Routed, kernel: Kernel, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routed.write(0, noise(PAGE_SIZE))
+    damage(small, noise(PAGE_SIZE))
+    requests = [
+        kernel.write(SIZE, noise(PAGE_SIZE)),
+        kernel.fallocate(0, PAGE_SIZE, 0x40),
+        kernel.lseek(SIZE, os.SEEK_DATA),
+        kernel.write(100, b"part"),
+    ]
+    marks = marks_when_answered(routed, monkeypatch, *requests)
+    assert marks == [errno.EINVAL, errno.EOPNOTSUPP, errno.ENXIO, errno.EIO]
+
+
+@pytest.mark.parametrize("index", range(4), ids=["READ", "WRITE", "FALLOCATE", "LSEEK"])
+def test_an_error_nobody_foresaw_is_marked_too(
+    index: int, failing: Routed, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = each_kind(kernel)[index]
+    assert marks_when_answered(failing, monkeypatch, request) == [errno.EIO]
+
+
+def test_what_is_passed_on_is_not_marked(routed: Routed, kernel: Kernel) -> None:
+    """Nobody knows here how it will end."""
+    routed.take(kernel.write(0, b"echo", nodeid=3, unique=7))
+    assert Done(routed.mark).outcome_of(7) is None
+
+
+def test_a_write_is_marked_when_it_is_done_and_not_before(kernel: Kernel, small: Small) -> None:
+    class KilledError(BaseException):
+        pass
+
+    class KilledLane(FailingLane):
+        def write(self, offset: int, size: int) -> list[bytes]:
+            raise KilledError
+
+    lane: Lane = KilledLane()  # type: ignore[assignment]
+    routed = routed_to(kernel, small, lane)
+    with pytest.raises(KilledError):
+        routed.take(kernel.write(0, noise(PAGE_SIZE), unique=7))
+    assert Done(routed.mark).outcome_of(7) is None
+
+
+# --- What a predecessor left in the receive buffer ---------------------------------------
+
+
+def left(small: Small, raw: bytes) -> None:
+    """Let a worker have been killed with this request in its first buffer."""
+    receive_buffer(small.state.buffer(0))[: len(raw)] = raw
+
+
+def redone(kernel: Kernel, small: Small) -> list[bytes]:
+    """What the next worker answers."""
+    routed = routed_to(kernel, small, small.lane)
+    routed.router.redo()
+    replies = []
+    while kernel.has_reply():
+        replies.append(kernel.reply())
+    return replies
+
+
+def stored(small: Small, slot: int) -> bytes:
+    found = small.lane.read(slot * PAGE_SIZE, PAGE_SIZE)
+    return b"".join(found)
+
+
+def test_a_write_that_was_not_done_is_done(kernel: Kernel, small: Small) -> None:
+    left(small, kernel.write(0, noise(2 * PAGE_SIZE), unique=7))
+    assert redone(kernel, small) == [written(7, 2 * PAGE_SIZE)]
+    assert stored(small, 1) == noise(2 * PAGE_SIZE)[PAGE_SIZE:]
+    assert Done(small.state.buffer(0)).outcome_of(7) == 0
+
+
+def test_a_write_that_was_done_is_answered_and_not_done_again(kernel: Kernel, small: Small) -> None:
+    """Meanwhile another thread has served a later write of the same page."""
+    left(small, kernel.write(0, noise(PAGE_SIZE, 1), unique=7))
+    Done(small.state.buffer(0)).succeeded(7)
+    small.lane.write(0, memoryview(noise(PAGE_SIZE, 2)))
+    assert redone(kernel, small) == [written(7, PAGE_SIZE)]
+    assert stored(small, 0) == noise(PAGE_SIZE, 2)
+
+
+def test_a_discard_that_was_done_is_answered_and_not_done_again(
+    kernel: Kernel, small: Small
+) -> None:
+    left(small, kernel.fallocate(0, PAGE_SIZE, 3))
+    Done(small.state.buffer(0)).succeeded(kernel.unique)
+    small.lane.write(0, memoryview(noise(PAGE_SIZE)))
+    assert redone(kernel, small) == [OUT.pack(OUT.size, 0, kernel.unique)]
+    assert stored(small, 0) == noise(PAGE_SIZE)
+
+
+def test_a_discard_that_was_not_done_is_done(kernel: Kernel, small: Small) -> None:
+    small.lane.write(0, memoryview(noise(PAGE_SIZE)))
+    left(small, kernel.fallocate(0, PAGE_SIZE, 3))
+    assert redone(kernel, small) == [OUT.pack(OUT.size, 0, kernel.unique)]
+    assert stored(small, 0) == bytes(PAGE_SIZE)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_what_had_failed_has_failed(code: int, kernel: Kernel, small: Small) -> None:
+    """And is not tried again, though it might succeed now."""
+    left(small, kernel.write(0, noise(PAGE_SIZE), unique=7))
+    Done(small.state.buffer(0)).failed(7, code)
+    assert redone(kernel, small) == [error(7, code)]
+    assert stored(small, 0) == bytes(PAGE_SIZE)
+
+
+def test_marks_of_other_requests_say_nothing(kernel: Kernel, small: Small) -> None:
+    done = Done(small.state.buffer(0))
+    done.succeeded(5)
+    done.failed(3, errno.EIO)
+    left(small, kernel.write(0, noise(PAGE_SIZE), unique=7))
+    assert redone(kernel, small) == [written(7, PAGE_SIZE)]
+    assert stored(small, 0) == noise(PAGE_SIZE)
+
+
+def test_a_read_is_answered_with_what_is_there_now(kernel: Kernel, small: Small) -> None:
+    small.lane.write(0, memoryview(noise(PAGE_SIZE)))
+    left(small, kernel.read(0, PAGE_SIZE, unique=7))
+    assert redone(kernel, small) == [data(7, noise(PAGE_SIZE))]
+
+
+def test_a_buffer_without_a_request_is_left_alone(kernel: Kernel, small: Small) -> None:
+    left(small, bytes(4) + kernel.write(0, noise(PAGE_SIZE))[4:])
+    assert redone(kernel, small) == []
+    assert stored(small, 0) == bytes(PAGE_SIZE)
+
+
+@pytest.mark.parametrize("raw", [b"\x01\0\0\0", b"\xff" * 80, (1 << 30).to_bytes(4, "little")])
+def test_what_is_no_request_does_not_end_the_next_worker(
+    raw: bytes, kernel: Kernel, small: Small
+) -> None:
+    left(small, raw)
+    redone(kernel, small)
+    assert stored(small, 0) == bytes(PAGE_SIZE)
+
+
+def test_what_had_been_passed_on_is_not_passed_on_from_the_buffer(
+    kernel: Kernel, small: Small
+) -> None:
+    """It is kept elsewhere, and somebody answers it from there."""
+    raw = kernel.request(GETATTR, bytes(16), nodeid=3, unique=7)
+    before = routed_to(kernel, small, small.lane)
+    before.take(raw)
+    after = routed_to(kernel, small, small.lane)
+    after.router.redo()
+    assert (before.passed_on, after.passed_on) == ([raw], [])
+    assert not kernel.has_reply()
+
+
+def test_what_had_not_been_passed_on_yet_is_passed_on(kernel: Kernel, small: Small) -> None:
+    raw = kernel.request(GETATTR, bytes(16), nodeid=3, unique=7)
+    left(small, raw)
+    after = routed_to(kernel, small, small.lane)
+    after.router.redo()
+    assert after.passed_on == [raw]
+    assert 7 in after.outstanding
+
+
+# --- What a predecessor had passed on ----------------------------------------------------
+
+
+def kept_by(kernel: Kernel, small: Small, *requests: bytes) -> None:
+    """Let a worker have passed these on, and been killed."""
+    before = routed_to(kernel, small, small.lane)
+    for raw in requests:
+        before.take(raw)
+    assert not kernel.has_reply()
+
+
+@pytest.mark.parametrize("name", ["READ", "OPEN", "GETATTR", "LOOKUP"])
+def test_what_was_passed_on_is_kept_until_it_is_answered(
+    name: str, kernel: Kernel, small: Small
+) -> None:
+    raw = of_other_inode(kernel, name)
+    kept_by(kernel, small, raw)
+    after = routed_to(kernel, small, small.lane)
+    assert after.outstanding.all() == [raw]
+    after.router.serve_again(raw)
+    assert after.passed_on == [raw]
+    assert after.outstanding.all() == [raw]
+    assert not kernel.has_reply()
+
+
+@pytest.mark.parametrize("size", [10, 4096])
+def test_a_command_is_not_given_again(size: int, kernel: Kernel, small: Small) -> None:
+    """Nobody knows how far it has come; and of a long one only the beginning is kept."""
+    kept_by(kernel, small, kernel.write(0, b"x" * size, nodeid=3, unique=7))
+    after = routed_to(kernel, small, small.lane)
+    (kept,) = after.outstanding.all()
+    after.router.serve_again(kept)
+    assert kernel.reply() == error(7, errno.ECANCELED)
+    assert (after.passed_on, after.outstanding.all()) == ([], [])
+
+
+def test_what_the_control_plane_cannot_take_again_is_ebusy(kernel: Kernel, small: Small) -> None:
+    raw = of_other_inode(kernel, "GETATTR")
+    kept_by(kernel, small, raw)
+    after = routed_to(kernel, small, small.lane)
+    after.accepts = False
+    after.router.serve_again(raw)
+    assert kernel.reply() == error(struct.unpack_from("<Q", raw, 8)[0], errno.EBUSY)
+    assert after.outstanding.all() == []
+
+
+def test_a_command_that_comes_again_is_canceled(routed: Routed, kernel: Kernel) -> None:
+    """A worker before us was doing it when it ended; only one that comes anew is done."""
+    resent = 1 << 63 | 8
+    raw = kernel.write(0, b"compact", nodeid=3, unique=resent)
+    assert routed.ask(raw) == error(resent, errno.ECANCELED)
+    assert routed.passed_on == []
+    assert resent not in routed.outstanding
+
+
+@pytest.mark.parametrize("index", range(4), ids=["READ", "WRITE", "FALLOCATE", "LSEEK"])
+def test_requests_for_swap_that_come_again_are_served(
+    index: int, routed: Routed, kernel: Kernel
+) -> None:
+    request = bytearray(each_kind(kernel)[index])
+    unique = struct.unpack_from("<Q", request, 8)[0] | 1 << 63
+    struct.pack_into("<Q", request, 8, unique)
+    routed.write(0, noise(PAGE_SIZE))
+    reply = routed.ask(bytes(request))
+    assert OUT.unpack_from(reply) == (len(reply), 0, unique)
+
+
+def test_other_requests_that_come_again_are_passed_on(routed: Routed, kernel: Kernel) -> None:
+    raw = kernel.request(GETATTR, bytes(16), nodeid=3, unique=1 << 63 | 8)
+    routed.take(raw)
+    assert routed.passed_on == [raw]
+
+
+# --- What is kept while it is passed on ---------------------------------------------------
+
+
+def test_what_is_passed_on_is_kept_before_that(kernel: Kernel, small: Small) -> None:
+    """Or who is killed as soon as it is in the socket leaves a request that nobody knows of."""
+    kept: list[bool] = []
+    routed = routed_to(kernel, small, small.lane)
+
+    def forward(request: memoryview) -> bool:
+        kept.append(9 in Outstanding(small.state.outstanding.view))
+        return True
+
+    routed.router._forward = forward
+    routed.take(kernel.request(GETATTR, bytes(16), nodeid=3, unique=9))
+    assert kept == [True]
+
+
+def test_what_was_refused_is_not_kept(routed: Routed, kernel: Kernel) -> None:
+    routed.accepts = False
+    routed.ask(kernel.request(GETATTR, bytes(16), nodeid=3))
+    assert routed.outstanding.all() == []
+
+
+@pytest.mark.parametrize("opcode", [FORGET, BATCH_FORGET])
+def test_what_expects_no_reply_is_not_kept(opcode: int, routed: Routed, kernel: Kernel) -> None:
+    """It would be kept for ever."""
+    raw = kernel.request(opcode, bytes(16), nodeid=3)
+    routed.take(raw)
+    assert routed.passed_on == [raw]
+    assert routed.outstanding.all() == []
+
+
+def test_with_no_place_left_what_is_passed_on_is_ebusy(routed: Routed, kernel: Kernel) -> None:
+    for unique in range(2, 600, 2):
+        routed.outstanding.keep(unique, memoryview(bytes(80)))
+    raw = kernel.request(GETATTR, bytes(16), nodeid=3, unique=1001)
+    assert routed.ask(raw) == error(1001, errno.EBUSY)
+    assert routed.passed_on == []
+    assert routed.read(0, PAGE_SIZE) == bytes(PAGE_SIZE)
+
+
+def test_asking_again_is_a_notification(routed: Routed, kernel: Kernel) -> None:
+    routed.router.ask_again()
+    assert kernel.reply() == OUT.pack(OUT.size, 7, 0)
 
 
 # --- For which requests another thread receives meanwhile --------------------------------

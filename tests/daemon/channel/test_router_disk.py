@@ -251,6 +251,148 @@ def test_a_read_that_nobody_takes_over_is_eio(
     assert routed.ask(kernel.read(PAGE_SIZE, 512, unique=9)) == data(9, bytes(512))
 
 
+# --- What is kept while it waits for the disk --------------------------------------------
+
+
+def kept_now(backed: Backed) -> list[bytes]:
+    """What another worker would find."""
+    return Outstanding(backed.small.state.outstanding.view).all()
+
+
+def test_a_read_that_was_handed_over_is_kept(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    backed.fill(0, noise(PAGE_SIZE))
+    raw = kernel.read(0, PAGE_SIZE, unique=7)
+    routed.hand_over(raw)
+    assert kept_now(backed) == [raw]
+
+
+def test_it_is_kept_before_it_is_handed_over(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    """Or it could be answered before, and then be kept for ever."""
+    backed.fill(0, noise(PAGE_SIZE))
+    kept: list[int] = []
+    routed.router._answer = lambda unique, _read: kept.append(len(kept_now(backed)))
+    routed.take(kernel.read(0, PAGE_SIZE, unique=7))
+    assert kept == [1]
+
+
+def test_what_is_answered_at_once_is_not_kept(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    routed.ask(kernel.write(0, noise(PAGE_SIZE)))
+    routed.ask(kernel.read(0, PAGE_SIZE))
+    assert kept_now(backed) == []
+
+
+def test_with_no_place_left_a_read_waits_for_the_disk_itself(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    backed.fill(0, noise(PAGE_SIZE))
+    while routed.outstanding.keep(kernel.unique, memoryview(bytes(80))):
+        kernel.unique += 2
+    assert routed.ask(kernel.read(0, PAGE_SIZE, unique=7)) == data(7, noise(PAGE_SIZE))
+    assert routed.handed == []
+    assert routed.router.statistics().parked == 0
+
+
+def successor(routed: Routed) -> Routed:
+    """The next worker's router; what the one before it was doing is left as it is."""
+    return Routed(routed.kernel, routed.backed)
+
+
+def test_a_read_that_waited_is_handed_over_again(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    """And is kept until it is answered, for the next worker may be killed, too."""
+    page = noise(PAGE_SIZE)
+    backed.fill(5, page)
+    raw = kernel.read(5 * PAGE_SIZE, PAGE_SIZE, unique=7)
+    routed.hand_over(raw)
+    routed.ask(kernel.read(0, PAGE_SIZE))  # the buffer has another request now
+    for _ in range(3):
+        routed = successor(routed)
+        assert kept_now(backed) == [raw]
+        (kept,) = routed.outstanding.all()
+        routed.router.serve_again(kept)
+        ((unique, read),) = routed.handed
+        assert unique == 7
+        assert not kernel.has_reply()
+    assert b"".join(backed.store.fetch_lane().finish(read)) == page
+    routed.outstanding.answered(7)
+    assert kept_now(backed) == []
+
+
+def test_it_takes_no_second_place(routed: Routed, backed: Backed, kernel: Kernel) -> None:
+    backed.scatter(noise(4 * PAGE_SIZE))
+    for slot in range(4):
+        routed.hand_over(kernel.read(slot * PAGE_SIZE, PAGE_SIZE))
+    after = successor(routed)
+    for kept in after.outstanding.all():
+        after.router.serve_again(kept)
+    for unique, _ in after.handed:
+        after.outstanding.answered(unique)
+    assert len(after.handed) == 4
+    assert kept_now(backed) == []
+
+
+def test_a_read_that_waited_for_what_is_in_memory_now_is_answered(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    backed.fill(0, noise(PAGE_SIZE))
+    raw = kernel.read(0, PAGE_SIZE, unique=7)
+    routed.hand_over(raw)
+    backed.small.lane.write(0, memoryview(noise(PAGE_SIZE, 2)))
+    after = successor(routed)
+    after.router.serve_again(raw)
+    assert kernel.reply() == data(7, noise(PAGE_SIZE, 2))
+    assert (after.handed, kept_now(backed)) == ([], [])
+
+
+def test_a_read_that_waited_for_what_is_damaged_now_is_eio(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    """And does not end one worker after the other."""
+    backed.fill(0, noise(PAGE_SIZE))
+    raw = kernel.read(0, PAGE_SIZE, unique=7)
+    routed.hand_over(raw)
+    page = noise(PAGE_SIZE, 2)
+    backed.small.lane.write(0, memoryview(page))
+    segments = backed.small.state.segments.view
+    at = bytes(segments).find(page)
+    segments[at + 17] ^= 1
+    after = successor(routed)
+    after.router.serve_again(raw)
+    assert kernel.reply() == error(7, errno.EIO)
+    assert kept_now(backed) == []
+
+
+def test_a_read_in_the_buffer_that_was_handed_over_is_not_answered_from_there(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    """Its worker was killed before the buffer was free."""
+    backed.fill(0, noise(PAGE_SIZE))
+    routed.hand_over(kernel.read(0, PAGE_SIZE, unique=7))
+    after = successor(routed)
+    after.router.redo()
+    assert after.handed == []
+    assert not kernel.has_reply()
+
+
+def test_a_read_in_the_buffer_that_was_not_handed_over_yet_is(
+    routed: Routed, backed: Backed, kernel: Kernel
+) -> None:
+    backed.fill(0, noise(PAGE_SIZE))
+    raw = kernel.read(0, PAGE_SIZE, unique=7)
+    routed.buffer[: len(raw)] = raw
+    after = successor(routed)
+    after.router.redo()
+    assert [unique for unique, _ in after.handed] == [7]
+    assert kept_now(backed) == [raw]
+
+
 # --- Statistics -------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ A socket stands for the kernel's connection. Where pyfuse3 is started, it is the
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import socket
@@ -294,6 +295,7 @@ def test_descriptors_are_not_inherited(bridged: Bridged) -> None:
 
 
 def test_closing_closes_both_ends() -> None:
+    gc.collect()  # what other tests have left
     before = len(list(Path("/proc/self/fd").iterdir()))
     Bridge(-1, unkept).close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -435,6 +437,7 @@ def test_pyfuse3_can_be_started_again(report: Report) -> None:
     async def act(ask: Ask) -> None:
         assert body(await ask(request(LOOKUP, b"swap\0")))
 
+    gc.collect()  # what other tests have left
     for _ in range(3):
         kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with kernel, device:

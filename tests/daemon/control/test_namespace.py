@@ -314,6 +314,132 @@ def test_a_result_may_hold_anything(namespace: Namespace) -> None:
     assert read(namespace, handle) == b"odd ?\n"
 
 
+# --- Files that were opened at an earlier worker -----------------------------------------
+
+
+def successor(device: Changing, generation: int = 1) -> Namespace:
+    """The namespace of the next worker."""
+    control = Control({"echo": echo, "refuse": refuse, "find": find, "fail": fail})
+    return Namespace(SIZE, device, control, generation)
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_who_begins_to_read_reads_what_is_so_now(
+    name: str, namespace: Namespace, device: Changing
+) -> None:
+    handle = open_(namespace, name)
+    twin = replace(device)
+    later, other = successor(device), successor(twin)
+    assert read(later, handle) == read(other, open_(other, name))
+
+
+def test_what_is_read_from_ctl_is_the_new_worker_s_last_result(
+    namespace: Namespace, device: Changing
+) -> None:
+    write(namespace, b"echo a result that went with the worker")
+    handle = open_(namespace, "ctl")
+    later = successor(device)
+    write(later, b"echo new")
+    assert read(later, handle) == b"new\n"
+
+
+def test_it_is_rendered_once_and_then_read_in_pieces(
+    namespace: Namespace, device: Changing
+) -> None:
+    handle = open_(namespace, "stats.json")
+    later = successor(device)
+    first = read(later, handle, 0, 7)
+    device()
+    rest = in_pieces(later, handle, 7, 50)
+    assert json.loads(first + rest)["writes"] == 2
+
+
+def test_who_has_read_all_finds_the_end_where_it_was(
+    namespace: Namespace, device: Changing
+) -> None:
+    handle = open_(namespace, "stats")
+    end = len(read(namespace, handle))
+    later = successor(device)
+    assert read(later, handle, end) == b""
+    assert read(later, handle, end + 4096) == b""
+    assert device.writes == 1
+    assert not later._open
+
+
+@pytest.mark.parametrize("at", [1, 7])
+def test_who_stopped_half_way_cannot_go_on(at: int, namespace: Namespace, device: Changing) -> None:
+    """It would get the beginning of one report and the end of another."""
+    handle = open_(namespace, "stats")
+    end = len(read(namespace, handle))
+    later = successor(device)
+    assert raised(later.read(handle, at, 4096)) == errno.ESTALE
+    assert raised(later.read(handle, end - 1, 4096)) == errno.ESTALE
+    assert read(later, handle).startswith(b"name swap0")
+
+
+def test_a_command_can_be_written_to_a_file_that_was_opened_earlier(
+    namespace: Namespace, device: Changing
+) -> None:
+    handle = open_(namespace, "ctl", os.O_RDWR)
+    later = successor(device)
+    assert run(later.write(handle, 0, b"echo done")) == 9
+    assert read(later, handle, 9) == b"done\n"
+    assert read(later, handle, 0) == b"done\n"
+
+
+def test_what_was_opened_earlier_is_forgotten_when_it_is_closed(
+    namespace: Namespace, device: Changing
+) -> None:
+    handle, unread = open_(namespace, "stats"), open_(namespace, "stats")
+    later = successor(device)
+    read(later, handle)
+    assert later._open
+    run(later.release(handle))
+    run(later.release(unread))
+    assert not later._open
+
+
+def test_handles_of_two_workers_are_not_the_same(namespace: Namespace, device: Changing) -> None:
+    later = successor(device)
+    mine = {open_(namespace, "stats") for _ in range(20)}
+    assert mine.isdisjoint(open_(later, "stats") for _ in range(20))
+
+
+@pytest.mark.parametrize("generations", [1, 2, 3000])
+def test_it_does_not_matter_how_many_workers_there_were_in_between(
+    generations: int, namespace: Namespace, device: Changing
+) -> None:
+    handle = open_(namespace, "stats")
+    assert read(successor(device, generations), handle)
+
+
+def test_a_handle_of_this_worker_that_is_closed_is_unknown(
+    namespace: Namespace, device: Changing
+) -> None:
+    for each in (namespace, successor(device)):
+        handle = open_(each, "stats")
+        run(each.release(handle))
+        assert raised(each.read(handle, 0, 4096)) == errno.EBADF
+
+
+def test_a_fault_in_what_is_rendered_anew_is_eio(namespace: Namespace, device: Changing) -> None:
+    handle = open_(namespace, "stats")
+    device.broken = True
+    assert raised(successor(device).read(handle, 0, 4096)) == errno.EIO
+
+
+def test_files_of_earlier_workers_count_as_open(namespace: Namespace, device: Changing) -> None:
+    """What is rendered stays in locked memory, whoever opened it."""
+    handles = [open_(namespace, "mm_stat") for _ in range(200)]
+    later = successor(device)
+    for handle in handles:
+        read(later, handle)
+    for _ in range(56):
+        open_(later, "mm_stat")
+    code = raised(later.open(inode(later, "mm_stat"), FlagT(os.O_RDONLY), CTX))
+    assert code == errno.EMFILE
+
+
 # --- Faults of ours --------------------------------------------------------------------
 #
 # An exception that is no FUSEError ends pyfuse3.main, then the worker's nursery, and then

@@ -1,0 +1,251 @@
+"""What systemd is told and keeps: a datagram socket stands for it, a shell for what it starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import vswap
+import vswapd
+from vswapd.held import Record
+from vswapd.sdnotify import Keeper, read_record, take_listen_fds
+
+if TYPE_CHECKING:
+    from daemon.conftest import Systemd
+
+SECONDS = 10
+RECORD = Record('{"name": "m"}', "/mnt/m")
+SOURCES = [str(Path(package.__path__[0]).parent) for package in (vswap, vswapd)]
+
+
+@pytest.fixture
+def keeper(systemd: Systemd, address: str) -> Iterator[Keeper]:
+    made = Keeper(address)
+    yield made
+    if made._record is not None:
+        os.close(made._record)
+
+
+@pytest.fixture
+def memfd() -> Iterator[int]:
+    fd = os.memfd_create("test")
+    yield fd
+    os.close(fd)
+
+
+# --- Telling ---------------------------------------------------------------------------
+
+
+def test_assignments_are_one_message(keeper: Keeper, systemd: Systemd) -> None:
+    keeper.tell("READY=1", "MAINPID=4711")
+    assert systemd.hear() == [["READY=1", "MAINPID=4711"]]
+
+
+def test_an_abstract_address_begins_with_an_at_sign() -> None:
+    name = f"vswap-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(f"\0{name}")
+        Keeper(f"@{name}").tell("READY=1")
+        assert end.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize("nowhere", [None, ""])
+def test_without_systemd_nothing_happens(nowhere: str | None, memfd: int) -> None:
+    keeper = Keeper(nowhere)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    keeper.tell("READY=1")
+    keeper.store("fuse", memfd)
+    keeper.remove("fuse")
+    keeper.record(RECORD)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_systemd_that_is_gone_is_no_error(
+    keeper: Keeper, systemd: Systemd, memfd: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    systemd.end.close()
+    keeper.store("fuse", memfd)
+    assert "systemd cannot be told FDSTORE=1" in caplog.text
+
+
+# --- Descriptors -----------------------------------------------------------------------
+
+
+def test_a_descriptor_that_is_stored_is_the_same_file(
+    keeper: Keeper, systemd: Systemd, memfd: int
+) -> None:
+    keeper.store("state0", memfd)
+    (lines,) = systemd.hear()
+    assert sorted(lines) == ["FDNAME=vswap-state0", "FDPOLL=0", "FDSTORE=1"]
+    (kept,) = systemd.kept["vswap-state0"]
+    assert os.fstat(kept).st_ino == os.fstat(memfd).st_ino
+
+
+def test_a_descriptor_is_removed_by_its_name(keeper: Keeper, systemd: Systemd, memfd: int) -> None:
+    keeper.store("backing", memfd)
+    keeper.store("fuse", memfd)
+    keeper.remove("backing")
+    systemd.hear()
+    assert [*systemd.kept] == ["vswap-fuse"]
+
+
+# --- The record ------------------------------------------------------------------------
+
+
+def kept_record(systemd: Systemd) -> int:
+    """The one memfd that systemd has for it."""
+    systemd.hear()
+    (kept,) = systemd.kept["vswap-record"]
+    return kept
+
+
+def test_a_record_is_stored_once_and_then_written_on(keeper: Keeper, systemd: Systemd) -> None:
+    keeper.record(RECORD)
+    kept = kept_record(systemd)
+    assert read_record(kept) == RECORD
+    for restarts in range(1, 4):
+        changed = replace(RECORD, restarts=restarts)
+        keeper.record(changed)
+        assert read_record(kept) == changed
+    assert systemd.hear() == []
+
+
+def test_what_has_not_changed_is_not_written_again(keeper: Keeper, systemd: Systemd) -> None:
+    keeper.record(RECORD)
+    kept = kept_record(systemd)
+    size = os.fstat(kept).st_size
+    keeper.record(replace(RECORD))
+    assert os.fstat(kept).st_size == size
+
+
+FIRST, LAST = RECORD, replace(RECORD, restarts=7)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param(f"{FIRST.to_json()}\n", FIRST, id="one"),
+        pytest.param(f"{FIRST.to_json()}\n{LAST.to_json()}\n", LAST, id="the last of two"),
+        pytest.param(f"{FIRST.to_json()}\n{LAST.to_json()}", FIRST, id="without its end"),
+        pytest.param(f"{FIRST.to_json()}\n{LAST.to_json()[:20]}", FIRST, id="cut off"),
+    ],
+)
+def test_the_last_whole_line_is_the_record(content: str, found: Record, memfd: int) -> None:
+    os.write(memfd, content.encode())
+    assert read_record(memfd) == found
+
+
+@pytest.mark.parametrize("content", ["", FIRST.to_json(), "{"])
+def test_no_whole_line_is_no_record(content: str, memfd: int) -> None:
+    os.write(memfd, content.encode())
+    with pytest.raises(ValueError, match="no record was kept"):
+        read_record(memfd)
+
+
+@pytest.mark.parametrize("content", ["\n", "{\n", "no record\n"])
+def test_a_line_that_is_no_record_is_an_error(content: str, memfd: int) -> None:
+    os.write(memfd, content.encode())
+    with pytest.raises((ValueError, TypeError)):
+        read_record(memfd)
+
+
+def test_reading_a_record_does_not_move_where_it_is_written(memfd: int) -> None:
+    os.write(memfd, f"{FIRST.to_json()}\n".encode())
+    read_record(memfd)
+    os.write(memfd, f"{LAST.to_json()}\n".encode())
+    assert read_record(memfd) == LAST
+
+
+def test_who_goes_on_leaves_one_record_only(keeper: Keeper, systemd: Systemd, address: str) -> None:
+    """Or it is left to chance which of two the next one finds."""
+    keeper.record(FIRST)
+    assert read_record(kept_record(systemd)) == FIRST
+    successor = Keeper(address)
+    successor.record(LAST)
+    assert successor._record is not None
+    try:
+        assert read_record(kept_record(systemd)) == LAST
+    finally:
+        os.close(successor._record)
+
+
+# --- What was kept for this process ----------------------------------------------------
+
+CODE = """
+import os
+from vswapd.sdnotify import take_listen_fds
+for name, fd in take_listen_fds(os.environ):
+    print(name, fd, os.pread(fd, 100, 0).decode(), os.get_inheritable(fd))
+print(sorted(name for name in os.environ if name.startswith("LISTEN_")))
+print(take_listen_fds(os.environ))
+"""
+
+
+def started_with(listen_pid: str, names: str, contents: list[str]) -> list[str]:
+    """What a process says that is started as systemd does, with these memfds from 3 on."""
+    fds = []
+    for content in contents:
+        fds.append(os.memfd_create("test"))
+        os.write(fds[-1], content.encode())
+    high = [os.dup2(fd, 100 + number) for number, fd in enumerate(fds)]
+    moves = " ".join(f"{3 + number}<&{fd}" for number, fd in enumerate(high))
+    script = f'exec {moves}; LISTEN_PID={listen_pid} exec "$0" -c "$1"'
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script, sys.executable, CODE],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(SOURCES),
+                "LISTEN_FDS": str(len(fds)),
+                "LISTEN_FDNAMES": names,
+            },
+            pass_fds=high,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS * 3,
+            check=True,
+        )
+    finally:
+        for fd in (*fds, *high):
+            os.close(fd)
+    return done.stdout.splitlines()
+
+
+def test_descriptors_are_taken_by_their_names() -> None:
+    said = started_with("$$", "vswap-state0:vswap-fuse:vswap-record", ["zero", "one", "two"])
+    assert said == [
+        "state0 3 zero False",
+        "fuse 4 one False",
+        "record 5 two False",
+        "[]",
+        "[]",
+    ]
+
+
+def test_descriptors_of_others_are_left_alone() -> None:
+    said = started_with("$$", "stored:vswap-fuse:http", ["zero", "one", "two"])
+    assert said == ["fuse 4 one False", "[]", "[]"]
+
+
+def test_what_is_for_another_process_is_not_taken() -> None:
+    """A shell that started us was given them, and the variables are inherited."""
+    assert started_with("$PPID", "vswap-state0", ["zero"]) == ["[]", "[]"]
+
+
+def test_without_systemd_there_is_nothing() -> None:
+    assert take_listen_fds({"PATH": "/bin"}) == []
+
+
+@pytest.mark.parametrize("count", ["", "many", "-1", "0"])
+def test_a_count_that_is_none_is_nothing(count: str) -> None:
+    environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": "vswap-a"}
+    assert take_listen_fds(environment) == []
+    assert environment == {}
