@@ -84,6 +84,8 @@ def kill_at(step: int, name: str) -> tuple[bool, list[str]]:
             wrong.append("it is being detached, which nobody has asked for")
         if begun and device.go_on_detaching() != "detached":
             wrong.append("the next worker does not go on with detaching")
+        if step % 3:
+            return True, wrong
         if not device.store.statistics().backing:
             device.disk = SpyBacking(24)
             device.store.backing.attach(device.disk)
