@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import churn, cleaner, codecs, compare, density, limit, takeover, writeback
+from bench import churn, cleaner, codecs, compare, density, derive, limit, takeover, writeback
 from bench.options import guarded
 
 BENCHMARKS: dict[str, Callable[[], int]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], int]] = {
     "codecs": codecs.main,
     "churn": churn.main,
     "writeback": writeback.main,
+    "derive": derive.main,
     "takeover": takeover.main,
 }
 

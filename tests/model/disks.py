@@ -19,10 +19,10 @@ import pytest
 from model.device import ModelDevice
 from model.memory import words_in
 from model.moves import Clock
-from model.stores import content, limit_of, make_store, state_of
+from model.stores import content, limit_of, make_store, state_of, take_over
 
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
-from vswap.store import Policy, Selection, Store
+from vswap.store import Policy, Selection, State, Store
 from vswap.store import batch as batches
 from vswap.store import disk as disks
 from vswap.store import entry as entries
@@ -218,6 +218,20 @@ class Device:
             if self.store.step() > 0:
                 return
         raise AssertionError("the background does not come to rest")
+
+    def take_over(self, left: State | None = None) -> None:
+        """Let another worker go on with the same backing, on the same memory or on what is `left`.
+
+        The first one has been killed.
+        """
+        if left is None:
+            self.store = take_over(self.store)
+        else:
+            state_of(self.store).close()
+            self.store = Store(left, self.store._policy)
+        self.disk.closed = False
+        self.store.backing.attach(self.disk)
+        self.lane = self.store.lane()
 
     # --- Looking ------------------------------------------------------------------------
 

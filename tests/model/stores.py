@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,6 +24,7 @@ __all__ = [
     "make_store",
     "pages_in",
     "state_of",
+    "take_over",
 ]
 
 DEFAULT_SLOTS = 2 * CLUSTER_SLOTS + 100
@@ -51,6 +53,17 @@ def make_store(
 ) -> Store:
     """A new store; its state is for the caller to close."""
     return Store(State.create(shape_of(slots, segments)), policy, wake)
+
+
+def take_over(store: Store, policy: Policy | None = None) -> Store:
+    """The store of the next worker, on the memory that the first one leaves as it is.
+
+    The first is not to be used any more.
+    """
+    state = state_of(store)
+    duplicates = [os.dup(fd) for fd in state.fds()]
+    state.close()
+    return Store(State.attach(state.shape, duplicates), policy or store._policy)
 
 
 def shape_of(slots: int = DEFAULT_SLOTS, segments: int | None = None) -> Shape:

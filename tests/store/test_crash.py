@@ -1,93 +1,32 @@
 """What a worker that is killed leaves to the next, at every step of a request.
 
-The next worker executes the request again (docs/concurrency.md, "What a crash leaves"). Here a
-kill is an exception that nothing catches, thrown before each of the calls that change the
-state in turn. What is derived (counts, lists) is not looked at: the next worker makes it anew.
+The next worker derives its books from the memory and executes the request again
+(docs/concurrency.md, "What a crash leaves"). It is killed as `model.kills` says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from unittest.mock import patch
+from collections.abc import Callable
 
 import pytest
+from model.audit import audit
 from model.device import ModelDevice
+from model.kills import STEPS, Kill, killed_before
 from model.moves import victim_of
 from model.pages import filled, mixed, noise, text, zero
-from model.stores import (
-    DEFAULT_SLOTS,
-    content,
-    limit_of,
-    make_store,
-    pages_in,
-    state_of,
-)
+from model.stores import DEFAULT_SLOTS, content, limit_of, make_store, pages_in, state_of
 
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
-from vswap.store import Lane, Policy, Selection, Store, appender, plan
-from vswap.store.appender import Appender
-from vswap.store.log import KEPT, Log
-from vswap.store.region import Region
-from vswap.store.table import SwapTable
-from vswap.store.words import FillWords
-from vswap.store.zeromap import Zeromap
-
-STEPS = (
-    (Appender, "append"),
-    (Appender, "copy"),
-    (Appender, "settle"),
-    (SwapTable, "exchange"),
-    (SwapTable, "empty"),
-    (SwapTable, "replace"),
-    (SwapTable, "mark"),
-    (Zeromap, "clear"),
-    (Zeromap, "set"),
-    (FillWords, "take"),
-    (FillWords, "publish"),
-    (Log, "seal"),
-    (Log, "publish"),
-    (Log, "mark_cold"),
-    (Region, "punch"),
-)
-"""The calls that change what a crash leaves."""
+from vswap.store import Lane, Policy, Selection, Store, appender, derive, plan
+from vswap.store.log import KEPT
+from vswap.store.unit import MAX_UNIT_SIZE
 
 BASE = CLUSTER_SLOTS - 8
 """Where the requests go: around a cluster's end."""
 
 BEFORE = text(4) + zero() + filled() + noise(6) + text(2, seed=1) + filled(2)
 """What was there: 16 pages, with a cluster's end in their middle."""
-
-
-class KilledError(BaseException):
-    """The worker is gone."""
-
-
-@contextmanager
-def killed_before(step: int) -> Iterator[list[str]]:
-    """Throw `KilledError` instead of the call number `step`; answers the calls made."""
-    made: list[str] = []
-
-    def guarded(method: Callable[..., object], name: str) -> Callable[..., object]:
-        def call(*args: object, **named: object) -> object:
-            if len(made) == step:
-                raise KilledError
-            made.append(name)
-            return method(*args, **named)
-
-        return call
-
-    patches = [
-        patch.object(owner, name, guarded(getattr(owner, name), name)) for owner, name in STEPS
-    ]
-    for one in patches:
-        one.start()
-    try:
-        yield made
-    finally:
-        for one in patches:
-            one.stop()
 
 
 Request = Callable[[Lane | ModelDevice], object]
@@ -126,66 +65,87 @@ REQUESTS = {
 }
 
 
-def kill_at(step: int, request: Request, check: Callable[[Lane, ModelDevice], None]) -> bool:
-    """Kill a worker there and check what it left; False if the request has no such step."""
-    store = make_store(Policy())
+def successor_of(kill: Kill, store: Store) -> Store:
+    """The store of the next worker, which must find nothing to be wrong."""
+    assert kill.left is not None
+    return Store(kill.left, store._policy)
+
+
+_GOES_ON = 3
+"""After every so many kills the next worker is put to work, which takes as long as all the rest."""
+
+
+def goes_on(store: Store, model: ModelDevice) -> list[str]:
+    """What is wrong when a store that was taken over is written to, in and out of the way."""
+    lane = store._lanes[0]
+    for at, data in ((0, mixed(9, 30)), (BASE, text(12, seed=31)), (BASE + 40, noise(30, 32))):
+        lane.write(at * PAGE_SIZE, memoryview(data))
+        model.write(at * PAGE_SIZE, data)
+    lane.discard((BASE + 5) * PAGE_SIZE, 20 * PAGE_SIZE)
+    model.discard((BASE + 5) * PAGE_SIZE, 20 * PAGE_SIZE)
+    store.compact()
+    wrong = audit(store)
+    if content(lane, 0, lane.size) != model.read(0, model.size):
+        wrong.append("a page is lost by what was done after")
+    return wrong
+
+
+def odd_pages(found: bytes, before: bytes, after: bytes) -> list[int]:
+    """The slots that hold neither what they did nor what they should, nor zeros on the way."""
+    odd = []
+    for slot in range(DEFAULT_SLOTS):
+        page = slice(slot * PAGE_SIZE, (slot + 1) * PAGE_SIZE)
+        allowed = (before[page], after[page], zero())
+        if found[page] not in allowed or before[page] == after[page] != found[page]:
+            odd.append(slot)
+    return odd
+
+
+def kill_at(step: int, request: Request) -> list[str] | None:
+    """Kill a worker there; what is wrong with what it left. None if there is no such step."""
+    store = make_store(Policy(reserve=0))
+    successor = None
     try:
         model = ModelDevice(DEFAULT_SLOTS)
         model.write(BASE * PAGE_SIZE, BEFORE)
         store.lane().write(BASE * PAGE_SIZE, memoryview(BEFORE))
-        try:
-            with killed_before(step):
-                request(store.lane())
-        except KilledError:
-            check(store.lane(), model)
-            return True
-        return False
+        lane = store.lane()
+        with killed_before(step, store) as kill:
+            request(lane)
+        if kill.left is None:
+            return None
+        successor = successor_of(kill, store)
+        lane = successor.lane()
+        wrong = audit(successor)
+        before = model.read(0, model.size)
+        request(model)
+        after = model.read(0, model.size)
+        wrong += [f"slot {slot}" for slot in odd_pages(content(lane, 0, lane.size), before, after)]
+        request(lane)
+        if content(lane, 0, lane.size) != after:
+            wrong.append("it has another outcome when it is executed again")
+        return wrong + (audit(successor) if step % _GOES_ON else goes_on(successor, model))
     finally:
         state_of(store).close()
+        if successor is not None:
+            state_of(successor).close()
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
 def test_a_request_can_be_executed_again(request_name: str) -> None:
-    """Wherever it was cut off, the second time has the outcome of the first."""
+    """Wherever it was cut off, the next worker's books are right, and no other page is touched.
+
+    Every byte that the request is about is as it was, as it shall be, or zero. The second time has
+    the outcome of the first.
+    """
     request = REQUESTS[request_name]
-    lost = []
-
-    def check(lane: Lane, model: ModelDevice) -> None:
-        request(lane)
-        request(model)
-        if content(lane, 0, lane.size) != model.read(0, lane.size):
-            lost.append(step)
-
-    step = 0
-    while kill_at(step, request, check):
+    step, wrong = 0, {}
+    while (found := kill_at(step, request)) is not None:
+        if found:
+            wrong[step] = found
         step += 1
     assert step > 1
-    assert lost == []
-
-
-@pytest.mark.parametrize("request_name", REQUESTS)
-def test_what_the_request_is_not_about_is_as_it_was(request_name: str) -> None:
-    """And every byte that it is about is as it was, as it shall be, or zero."""
-    request = REQUESTS[request_name]
-    odd = []
-
-    def check(lane: Lane, model: ModelDevice) -> None:
-        before = model.read(0, model.size)
-        request(model)
-        after = model.read(0, model.size)
-        found = content(lane, 0, lane.size)
-        for slot in range(DEFAULT_SLOTS):
-            page = slice(slot * PAGE_SIZE, (slot + 1) * PAGE_SIZE)
-            if (
-                found[page] not in (before[page], after[page], zero())
-                or before[page] == after[page] != found[page]
-            ):
-                odd.append((step, slot))
-
-    step = 0
-    while kill_at(step, request, check):
-        step += 1
-    assert odd == []
+    assert wrong == {}
 
 
 # --- Upkeep -----------------------------------------------------------------------------
@@ -199,8 +159,9 @@ WORN = text(24) + noise(8) + filled(4) + text(28, seed=2) + zero(2) + mixed(14, 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (appender, plan):
+    for module in (appender, plan, derive):
         monkeypatch.setattr(module, "SEGMENT_SIZE", SMALL_SEGMENT)
+    monkeypatch.setattr(derive, "LEAST_TAIL", MAX_UNIT_SIZE)
 
 
 def wear(lane: Lane | ModelDevice) -> None:
@@ -247,43 +208,53 @@ WORKS: dict[str, Work] = {
 }
 
 
-def kill_work_at(step: int, work: Work) -> tuple[bool, bool]:
-    """Kill a worker there; whether it had such a step, and whether every page is as it was."""
+def kill_work_at(step: int, work: Work) -> tuple[bool, list[str]]:
+    """Kill a worker there; whether it had such a step, and what is wrong with what is left."""
     store = make_store(Policy("lz4", reserve=0))
+    successor = store
     try:
         model = ModelDevice(DEFAULT_SLOTS)
         wear(model)
         wear(store.lane())
-        killed = False
-        try:
-            with killed_before(step):
-                work(store)
-        except KilledError:
-            killed = True
-        unchanged = pages_in(store) == model.pages
-        lane = store._lanes[0]
-        return killed, unchanged and content(lane, 0, lane.size) == model.read(0, model.size)
+        with killed_before(step, store) as kill:
+            work(store)
+        if kill.left is not None:
+            successor = successor_of(kill, store)
+            successor.lane()
+        wrong = audit(successor)
+        if pages_in(successor) != model.pages:
+            wrong.append("a page is lost")
+        if kill.left is None or not step % _GOES_ON:
+            work(successor)
+            wrong += goes_on(successor, model)
+        return kill.left is not None, wrong
     finally:
         state_of(store).close()
+        if successor is not store:
+            state_of(successor).close()
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("name", WORKS)
 def test_upkeep_that_is_cut_off_anywhere_has_changed_no_page(name: str) -> None:
     """MOVE-SAME: at any instant a slot names a whole unit that holds its page."""
-    step, killed, lost = 0, True, []
+    step, killed, lost = 0, True, {}
     while killed:
-        killed, unchanged = kill_work_at(step, WORKS[name])
-        if not unchanged:
-            lost.append(step)
+        killed, wrong = kill_work_at(step, WORKS[name])
+        if wrong:
+            lost[step] = wrong
         step += 1
     assert step > 2
-    assert lost == []
+    assert lost == {}
 
 
 def kill_write_at(step: int) -> tuple[bool, dict[int, bytes], dict[int, bytes]]:
-    """Kill a worker that writes to a full store; if it was, what there is, and what was before."""
+    """Kill a worker that writes to a full store; if it was, what there is, and what was before.
+
+    The next one is still as full, and has its lanes all the same.
+    """
     store = make_store(Policy("stored", 1, limit_of(5 + KEPT), reserve=0))
+    successor = None
     try:
         lane = store.lane()
         slots = 5 * (SMALL_SEGMENT // 4108)
@@ -292,15 +263,24 @@ def kill_write_at(step: int) -> tuple[bool, dict[int, bytes], dict[int, bytes]]:
         for slot in range(slots):
             if slot % 8:
                 lane.discard(slot * PAGE_SIZE, PAGE_SIZE)
-        killed = False
-        try:
-            with killed_before(step):
-                lane.write(slots * PAGE_SIZE, memoryview(noise(1, slots)))
-        except KilledError:
-            killed = True
-        return killed, pages_in(store), {slot: noise(1, slot) for slot in range(0, slots, 8)}
+        with killed_before(step, store) as kill:
+            lane.write(slots * PAGE_SIZE, memoryview(noise(1, slots)))
+        before = {slot: noise(1, slot) for slot in range(0, slots, 8)}
+        if kill.left is None:
+            return False, pages_in(store), before
+        successor = successor_of(kill, store)
+        lanes = [successor.lane() for _ in range(3)]
+        assert audit(successor, lowered=True) == []
+        found = pages_in(successor)
+        for lane in lanes:
+            lane.write(slots * PAGE_SIZE, memoryview(noise(1, slots)))
+        assert pages_in(successor) == {**before, slots: noise(1, slots)}
+        assert audit(successor, lowered=True) == []
+        return True, found, before
     finally:
         state_of(store).close()
+        if successor is not None:
+            state_of(successor).close()
 
 
 @pytest.mark.usefixtures("small")
@@ -323,11 +303,11 @@ def test_kills_come_before_every_step() -> None:
     store = make_store(Policy("lz4", reserve=0))
     try:
         lane = store.lane()
-        with killed_before(-1) as made:
+        with killed_before(-1, store) as kill:
             wear(lane)
             for work in WORKS.values():
                 work(store)
             lane.discard(0, lane.size)
-        assert {name for _, name in STEPS} == set(made)
+        assert {name for _, name in STEPS} < set(kill.made)
     finally:
         state_of(store).close()

@@ -117,3 +117,26 @@ def test_close_leaves_the_views_usable() -> None:
     assert region.view[0] == 1
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(region.fd)
+
+
+def test_data_is_found_without_being_looked_at(make_region: MakeRegion) -> None:
+    region = make_region(64 * PAGE_SIZE)
+    assert list(region.data()) == []
+    assert region.next_data(0) is None
+    for page in (3, 4, 9, 63):
+        region.view[page * PAGE_SIZE + 100] = 1
+    assert list(region.data()) == [(3, 5), (9, 10), (63, 64)]
+    assert region.next_data(0) == 3 * PAGE_SIZE
+    assert region.next_data(4 * PAGE_SIZE + 7) == 4 * PAGE_SIZE + 7
+    assert region.next_data(5 * PAGE_SIZE) == 9 * PAGE_SIZE
+    assert region.next_data(64 * PAGE_SIZE) is None
+    assert region.read(4 * PAGE_SIZE + 99, 3) == b"\0\1\0"
+    region.map(3 * PAGE_SIZE, 2 * PAGE_SIZE)
+    assert data_pages(region) == {3, 4, 9, 63}
+
+
+def test_looking_for_data_in_a_region_that_is_closed_is_an_error() -> None:
+    region = Region.create("closed", PAGE_SIZE)
+    region.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        region.next_data(0)

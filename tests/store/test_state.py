@@ -187,3 +187,12 @@ def test_close_closes_every_descriptor() -> None:
     for fd in closed.fds():
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+def test_the_memory_limit_is_found_by_the_next_worker(state: State, attach: Attach) -> None:
+    """None is a limit that was set, too: there is to be none."""
+    assert not state.memory_limit_set
+    for limit in (1 << 40, None, 64 << 20):
+        state.keep_memory_limit(limit)
+        found = attach()
+        assert (found.memory_limit_set, found.memory_limit) == (True, limit)

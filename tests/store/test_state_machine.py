@@ -16,7 +16,7 @@ import os
 import random
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from unittest.mock import patch
@@ -31,7 +31,7 @@ from model.effort import effort
 from model.memory import words_in
 from model.moves import Clock
 from model.pages import KINDS, filled, stamped, zero
-from model.stores import content, limit_of, make_store, pages_in, state_of
+from model.stores import content, limit_of, make_store, pages_in, state_of, take_over
 from model.threads import hurried, run_threads
 
 from vswap.errors import FullError, NoDataError, RangeError, UserError
@@ -43,6 +43,7 @@ from vswap.store import (
     Selection,
     appender,
     batch,
+    derive,
     detach,
     plan,
     restack,
@@ -236,12 +237,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.patches = ExitStack()
         self.patches.enter_context(patch.object(disks, "time", self.clock))
         for size, modules in (
-            (SMALL_SEGMENT, (appender, plan, detach)),
+            (SMALL_SEGMENT, (appender, plan, detach, derive)),
             (DISK_SEGMENT, (batch, spill)),
             (SURELY_FILLED, (restack,)),
         ):
             for one in modules:
                 self.patches.enter_context(patch.object(one, "SEGMENT_SIZE", size))
+        self.patches.enter_context(patch.object(derive, "LEAST_TAIL", MAX_UNIT_SIZE))
         policy = Policy(codec, unit_pages, self._limit(limit), reserve, loaded_first)
         self.store = make_store(policy, slots=SLOTS, segments=SEGMENTS)
         self.lanes = [self.store.lane() for _ in range(LANES)]
@@ -498,6 +500,28 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _is_unchanged(self) -> None:
         assert pages_in(self.store) == self.model.pages
+
+    # --- The next worker ----------------------------------------------------------------
+
+    @rule()
+    def take_over(self) -> None:
+        """The worker dies between two requests, and its parked reads with it; the disk comes back.
+
+        The limit that is in force outlives it, and so does detaching.
+        """
+        detaching, limit = self.store.backing.detaching, self.store.statistics().mem_limit
+        self.store = take_over(self.store, replace(self.store._policy, memory_limit=None))
+        self.waiting = []
+        self.lanes = [self.store.lane() for _ in range(LANES)]
+        if self.disk is not None:
+            self.store.backing.attach(self.disk)
+        self.fetch_lane = self.store.fetch_lane()
+        log = self.store._log
+        self.lowered = log._in_use > log.limit or log._ceiling > log.limit
+        assert self.store.backing.detaching == detaching
+        assert self.store.statistics().mem_limit == limit
+        assert audit(self.store, lowered=self.lowered) == []
+        self._is_unchanged()
 
     # --- The disk -----------------------------------------------------------------------
 

@@ -80,12 +80,12 @@ class Detach:
         self._job = Job(self._drain.pieces(), _LEFT)
 
     def stop(self, result: str = "stopped") -> None:
-        """Leave what is on disk there, and use it again."""
+        """Leave what is on disk there, and use it again; also one that is not resumed yet."""
         if self.active:
             self.result = result  # first: who looks without the lock sees it when it has ended
             self._drain = self._job = None
-            self._parts.disk.log.emptying = False
             self._parts.disk.closed_for_writing = False
+        self._parts.disk.log.emptying = False
 
     def piece(self) -> None:
         """Bring back what is in one disk segment, or make room for it; the end lets the disk go."""

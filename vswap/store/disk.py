@@ -41,6 +41,8 @@ class Disk:
         """`region` and `most` are for `DiskLog`; the region holds the key."""
         self.log = DiskLog(region, most)
         self.budget = Budget()
+        self._note_copy = self.log.note_copy
+        self._in_label = b""
         self.windows = Windows()
         self._cipher: Cipher | None = None
         self._backing: Backing | None = None
@@ -85,7 +87,8 @@ class Disk:
                 f"{backing.name} is not the backing that this device's pages were written to: "
                 f"it has {size} MiB, and they are in the first {self.log.least_size}"
             )
-        self.budget = Budget(backing.load_note())
+        self._in_label = backing.load_note()
+        self.budget = Budget(self._note_copy.find(self._in_label))
         if self._cipher is None:
             self._cipher = Cipher(self.log.key)
         self.windows.prepare()
@@ -247,7 +250,8 @@ class Disk:
         self.budget.charge(blocks)  # before the note, and that before the write
         try:
             if self.budget.note_due():
-                self.budget.keep(self.require().save_note)
+                self._save_note()
+            self._note_copy.keep(self.budget.to_note(final=True), self._in_label)
         except OSError:
             self.failed()
             return False
@@ -270,4 +274,14 @@ class Disk:
 
     def save_budget(self) -> None:
         """The budget was changed by a person: it is to outlive the daemon. Raises as `write`."""
-        self.budget.keep(self.require().save_note)
+        self._save_note()
+        self._note_copy.keep(self.budget.to_note(final=True), self._in_label)
+
+    def _save_note(self) -> None:
+        backing = self.require()
+
+        def save(note: bytes) -> None:
+            backing.save_note(note)
+            self._in_label = note
+
+        self.budget.keep(save)

@@ -35,6 +35,7 @@ import numpy.typing as npt
 from vswap.errors import DiskFullError
 from vswap.geometry import PAGE_SIZE
 from vswap.store.ledger import Entries, Ledger
+from vswap.store.note_copy import NoteCopy
 from vswap.store.region import Region
 from vswap.store.select import ends_of_extents
 from vswap.store.tally import Tally
@@ -52,6 +53,8 @@ _COUNTER, _EMPTYING = 4, 5
 """Places of 64-bit numbers in the region: the last sequence given out; whether the disk is being
 emptied. Each is stored whole: `struct` would write its bytes one after the other, and before that
 zeros, and a worker may be killed between two of them."""
+_NOTE_AT = 64
+assert _NOTE_AT + NoteCopy.SIZE <= PAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ class DiskLog:
         """A number for a filling that no other ever had (NONCE-ONCE). One thread at a time."""
         self._numbers[_COUNTER] += 1
         return self._numbers[_COUNTER]
+
+    @property
+    def note_copy(self) -> NoteCopy:
+        """The place for the budget's."""
+        return NoteCopy(self._memory[_NOTE_AT : _NOTE_AT + NoteCopy.SIZE])
 
     @property
     def emptying(self) -> bool:

@@ -317,8 +317,12 @@ class Log:
         """Bring the ready segments near the reserve, or if `idle` to it. For the background.
 
         Raises `OSError` when the kernel has no memory to populate a segment with; the
-        segment is a hole again then, and the next call tries once more.
+        segment is a hole again then, and the next call tries once more. If `idle`, segments that
+        are holes and have got memory all the same are punched again: whoever keeps the mapping
+        populated for a worker to come may have been late to see that they were given back.
         """
+        if idle:
+            self._heal()
         while (job := self._begin(idle)) is not None:
             segment, populate = job
             start = segment << SEGMENT_SHIFT
@@ -356,6 +360,36 @@ class Log:
             self._state[segment] = BUSY
             self._busy += 1
             return segment, populate
+
+    def _heal(self) -> None:
+        with self._lock:
+            explained = self._in_use << SEGMENT_SHIFT
+        if self._region.allocated() <= explained:
+            return
+        at: int | None = 0
+        while at is not None and (at := self._region.next_data(at)) is not None:
+            segment = at >> SEGMENT_SHIFT
+            if self._seize(segment):
+                try:
+                    self._region.punch(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
+                finally:
+                    self._settle(segment, HOLE)
+            at = (segment + 1) << SEGMENT_SHIFT
+
+    def _seize(self, segment: int) -> bool:
+        """Take a hole into maintenance, where one more can be spared; whether it is one."""
+        with self._lock:
+            if self._state[segment] != HOLE or self._room() <= 1:
+                return False
+            if segment < self._untouched:
+                self._holes.remove(segment)
+            else:
+                self._holes.extend(range(self._untouched, segment))
+                self._untouched = segment + 1
+            self._in_use += 1
+            self._state[segment] = BUSY
+            self._busy += 1
+            return True
 
     def _settle(self, segment: int, state: int) -> None:
         with self._lock:
