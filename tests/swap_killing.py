@@ -42,9 +42,9 @@ class Killer:
     def __init__(
         self, supervisor: int, pause: Callable[[], float], after: Callable[[int], None]
     ) -> None:
-        """`pause` says for how many seconds to leave a worker alone; `after` is called after a kill.
+        """`pause` says for how many seconds to leave a worker alone.
 
-        With how many that were.
+        `after` is called after each kill, with how many that were.
         """
         self._supervisor = supervisor
         self._pause = pause

@@ -32,6 +32,7 @@ CODECS = ("lz4", "zstd-fast", "zstd", "stored")
 UNIT_PAGES = (1, 2, 4, 8, 16)
 MAX_THREADS = 64
 MAX_SPIN_US = 10_000
+MAX_WATCHDOG = 3600
 DEFAULT_MAX_THREADS = 4
 MAX_WRITEBACK_LIMIT = (1 << 62) - 1  # vswap.store.budget.MAX_LIMIT
 
@@ -78,7 +79,8 @@ class Settings:
     `unit_pages` is the most pages that are compressed together. `allow_fusermount` mounts
     through fusermount3, for a process that is not root. Without `clean` nothing is cleaned or
     moved down in the background, and without `loaded_first` pages that were read are not the
-    first to be; both are for measuring what that gains. Raises `UserError`.
+    first to be; both are for measuring what that gains. A worker that answers nothing for
+    `watchdog` seconds while requests wait is replaced; 0 is never. Raises `UserError`.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Settings:
     loaded_first: bool = True
     backing: str | None = None
     writeback_limit: int | None = None
+    watchdog: int = 30
 
     def __post_init__(self) -> None:
         """Resolve the defaults that depend on the machine, then check every setting."""
@@ -136,6 +139,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "loaded_first": (bool,),
     "backing": (str, type(None)),
     "writeback_limit": (int, type(None)),
+    "watchdog": (int,),
 }
 _REQUIRED = ("name", "mount", "size")
 assert list(_TYPES) == [field.name for field in fields(Settings)]
@@ -190,6 +194,8 @@ def _check_numbers(settings: Settings) -> None:
         raise UserError(f"threads must be from 1 to {MAX_THREADS}, not {settings.threads}")
     if not 0 <= settings.spin_us <= MAX_SPIN_US:
         raise UserError(f"spin-us must be from 0 to {MAX_SPIN_US}, not {settings.spin_us}")
+    if not 0 <= settings.watchdog <= MAX_WATCHDOG:
+        raise UserError(f"watchdog must be from 0 to {MAX_WATCHDOG}, not {settings.watchdog}")
 
 
 def _check_memory_limit(settings: Settings) -> None:

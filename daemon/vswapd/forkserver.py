@@ -45,15 +45,15 @@ def main() -> int:
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="surrogateescape")  # paths are bytes
     try:
+        settings = Settings.from_json(arguments.settings)
         warnings: list[str] = []
         preparation = memory.prepare_process(warnings.append)
-        settings = Settings.from_json(arguments.settings)
         warm_up(policy_of(settings))
         warm_up_backing(policy_of(settings))
     except Exception as error:
         link.send("failed", why=reason(error))
         return 2
-    link.send("warm", warnings=warnings)
+    link.send("warm", warnings=warnings, settings=settings.to_json(), point=settings.mount)
     gc.collect()
     gc.freeze()  # what is here already is not looked at again, or the forks would copy it
     return _fork_on_demand(link, settings, preparation)

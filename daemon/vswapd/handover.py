@@ -31,9 +31,16 @@ class Heir:
     """The new supervisor, as the old one sees it."""
 
     def __init__(
-        self, supervisor: Supervisor, command: Sequence[str], tell: Callable[[str], None]
+        self,
+        supervisor: Supervisor,
+        record_fd: int | None,
+        command: Sequence[str],
+        tell: Callable[[str], None],
     ) -> None:
-        """Start it. `tell` is told ``ok`` or ``error REASON`` at the end. Raises `OSError`."""
+        """Start it. `record_fd` is that of the record that systemd keeps.
+
+        `tell` is told ``ok`` or ``error REASON`` at the end. Raises `OSError`.
+        """
         held = supervisor.held
         assert held is not None
         self._supervisor = supervisor
@@ -46,8 +53,10 @@ class Heir:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
-        names = [name for name, _ in held.bundle()]
-        fds = [fd for _, fd in held.bundle()]
+        bundle = held.bundle()
+        if record_fd is not None:
+            bundle.append(("record", record_fd))
+        names, fds = [name for name, _ in bundle], [fd for _, fd in bundle]
         self._link.send("inherit", fds, names=names, record=held.record.to_json())
         supervisor.watch(self._link, self._on_message)
 
@@ -90,7 +99,9 @@ class Inheritance(Told):
             raise ValueError("nothing was handed over")
         message, fds = received
         record = Record.from_json(message["record"])
-        self.held = Held.of(record, list(zip(message["names"], fds, strict=True)))
+        bundle = dict(zip(message["names"], fds, strict=True))
+        self.record_fd = bundle.pop("record", None)
+        self.held = Held.of(record, list(bundle.items()))
 
     def begin(self, supervisor: Supervisor) -> None:
         """Let the supervisor inherit, and wait for the old one's word."""

@@ -32,6 +32,10 @@ class Office:
         """Tell that requests are being answered."""
         self._link.send("serving")
 
+    def closed(self) -> None:
+        """Tell that the connection has closed."""
+        self._link.send("closed")
+
     def open_backing(self, path: str) -> KeptBacking:
         """A backing that a successor will have, too. Raises `UserError`, also if nobody keeps it.
 

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import MutableMapping
+from contextlib import suppress
 
 from vswapd.held import Bundle, Record
 
@@ -18,6 +19,8 @@ __all__ = ["Keeper", "read_record", "take_listen_fds"]
 _log = logging.getLogger(__name__)
 
 _FIRST = 3
+_PLACE = 64 << 10
+"""Bytes for one record."""
 _SEPARATOR = ":"
 
 
@@ -29,7 +32,8 @@ class Keeper:
         self._address = (
             None if not address else "\0" + address[1:] if address[0] == "@" else address
         )
-        self._record: int | None = None
+        self.record_fd: int | None = None
+        """The memfd of the record; one that is there already may be set."""
         self._last = ""
 
     def tell(self, *lines: str, fds: list[int] | None = None) -> None:
@@ -55,25 +59,40 @@ class Keeper:
         self.tell("FDSTOREREMOVE=1", f"FDNAME=vswap-{name}")
 
     def record(self, record: Record) -> None:
-        """Have this kept, too: a line more in a memfd, for a line that is cut off is no record."""
+        """Have this kept, too: in a memfd, in the place where the last but one was.
+
+        A record that is cut off is none, and then the other one counts.
+        """
         if self._address is None or record.to_json() == self._last:
             return
         self._last = record.to_json()
-        if self._record is None:
-            self._record = os.memfd_create("vswap-record")
-            self.remove("record")  # a predecessor's
-            self.store("record", self._record)
-        os.lseek(self._record, 0, os.SEEK_END)
-        os.write(self._record, self._last.encode() + b"\n")
+        is_new = self.record_fd is None
+        if self.record_fd is None:
+            self.record_fd = os.memfd_create("vswap-record")
+        number, _ = _latest(self.record_fd)
+        line = f"{number + 1} {self._last}\n".encode()
+        os.pwrite(self.record_fd, line, (number + 1) % 2 * _PLACE)
+        if is_new:
+            self.store("record", self.record_fd)
 
 
 def read_record(fd: int) -> Record:
-    """The last whole record in a memfd. Raises `ValueError` if there is none."""
-    content = os.pread(fd, os.fstat(fd).st_size, 0)
-    *lines, _cut_off = content.split(b"\n")
-    if not lines:
+    """The later of the whole records in a memfd. Raises `ValueError` if there is none."""
+    _, record = _latest(fd)
+    if record is None:
         raise ValueError("no record was kept")
-    return Record.from_json(lines[-1])
+    return record
+
+
+def _latest(fd: int) -> tuple[int, Record | None]:
+    """Its number, from 1 on, and the record."""
+    found: dict[int, Record] = {}
+    for place in (0, _PLACE):
+        line, _, _ = os.pread(fd, _PLACE, place).partition(b"\n")
+        number, _, text = line.partition(b" ")
+        with suppress(ValueError, TypeError, KeyError):
+            found[int(number)] = Record.from_json(text)
+    return max(found.items(), default=(0, None), key=lambda item: item[0])
 
 
 def take_listen_fds(environment: MutableMapping[str, str]) -> Bundle:

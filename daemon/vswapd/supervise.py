@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from vswap import libc
 from vswap.errors import UserError
 from vswapd import memory
-from vswapd.config import Settings
 from vswapd.handover import SUPERVISOR, Heir, Inheritance
 from vswapd.held import Held, Record
 from vswapd.lockholder import open_holder
@@ -41,8 +40,9 @@ _log = logging.getLogger(__name__)
 class _Daemon:
     """A supervisor, and how it is asked to be replaced."""
 
-    def __init__(self, supervisor: Supervisor, command: Sequence[str]) -> None:
+    def __init__(self, supervisor: Supervisor, keeper: Keeper, command: Sequence[str]) -> None:
         self._supervisor = supervisor
+        self._keeper = keeper
         self._command = command
         self._desk = Desk(self._replace)
         self.heir: Heir | None = None
@@ -57,7 +57,8 @@ class _Daemon:
             return
         self._supervisor.try_again()
         try:
-            self.heir = Heir(self._supervisor, self._command, self._tell)
+            record_fd = self._keeper.record_fd
+            self.heir = Heir(self._supervisor, record_fd, self._command, self._tell)
         except OSError as error:
             self._tell(f"error {error.strerror}")
 
@@ -92,22 +93,23 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
         libc.prctl(libc.PR_SET_NAME, b"vswap-keeper")
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         start_log()
-        keeper = Keeper(os.environ.pop("NOTIFY_SOCKET", None))
+        keeper = Keeper(os.environ.get("NOTIFY_SOCKET"))
         if arguments.inherit_fd is not None:
             os.set_inheritable(arguments.inherit_fd, False)
             told = inheritance = Inheritance(Link.of(arguments.inherit_fd))
+            keeper.record_fd = inheritance.record_fd
             made = Supervisor(inheritance.held.record, told, keeper, fork_server)
             inheritance.begin(made)
         else:
             made = _make(arguments.settings, told, keeper, fork_server)
+        more = ["--foreground"] if arguments.foreground else []
+        daemon = _Daemon(made, keeper, [*supervisor, *more])
     except Exception as error:
         stop_log()
         why = reason(error)
         told.tell(f"error {why}")
         print(f"vswap: {why}", file=sys.stderr)
         return 2
-    more = ["--foreground"] if arguments.foreground else []
-    daemon = _Daemon(made, [*supervisor, *more])
     try:
         status = made.run()
     finally:
@@ -121,10 +123,14 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
 def _make(
     settings: str | None, told: Told, keeper: Keeper, fork_server: Sequence[str]
 ) -> Supervisor:
-    """For a new device, or for the one that systemd has kept. Raises `UserError`."""
+    """For a new device, or for the one that systemd has kept. Raises `UserError`.
+
+    Settings are checked by the fork server, which has imported all that belongs to that.
+    """
     kept = dict(take_listen_fds(os.environ))
     record_fd = kept.pop("record", None)
     if record_fd is not None and kept:
+        keeper.record_fd = record_fd
         held = Held.of(read_record(record_fd), list(kept.items()))
         if not held.is_closed():
             held.note(restarts=held.record.restarts + 1)  # whose file handles are another's
@@ -136,8 +142,7 @@ def _make(
             return made
     if settings is None:
         raise UserError("no settings, and nothing to go on with")
-    checked = Settings.from_json(settings)
-    return Supervisor(Record(checked.to_json(), checked.mount), told, keeper, fork_server)
+    return Supervisor(Record(settings, ""), told, keeper, fork_server)
 
 
 def _stay_for(heir: subprocess.Popen[bytes]) -> int:

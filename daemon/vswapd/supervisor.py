@@ -181,6 +181,8 @@ class Supervisor:
         message, _ = received
         if message["is"] == "warm":
             self._server.warm = True
+            if self.held is None:  # as checked
+                self.record = Record(message["settings"], message["point"])
             for warning in message["warnings"]:
                 _log.warning("%s", warning)
         else:
@@ -240,6 +242,8 @@ class Supervisor:
             child.why = str(message["why"])
         elif word == "serving":
             self._on_serving(child)
+        elif word == "closed":
+            self._detach()
         elif held is not None and child is self._worker:
             if word == "agreed":
                 held.note(init=message["init"], reply=message["reply"])
@@ -319,8 +323,11 @@ class Supervisor:
         try:
             point = mounts.resolve(self.record.point)
             held.connection = fusemount.open_and_mount(point, self._name, self._as_user)
-        except (UserError, OSError) as error:
+        except UserError as error:
             self._go_wrong(reason(error))
+            return
+        except OSError as error:
+            self._go_wrong(f"cannot mount on {self.record.point}: {error.strerror}")
             return
         held.note(point=point, mounted=mounts.top_mount(point))
         self._hold(held)
@@ -380,6 +387,19 @@ class Supervisor:
             self._unmounting = False
             os.write(self._signalled, b"\0")  # look again
 
+    def _detach(self) -> None:
+        """The connection has closed: no dead mount is left, and none that is another's touched.
+
+        At once: later the place may be a successor's.
+        """
+        held = self.held
+        if held is not None and held.record.mounted is not None:
+            point, mounted = held.record.point, held.record.mounted
+            held.note(mounted=None)
+            if mounts.top_mount(point) == mounted:
+                with suppress(OSError):
+                    fusemount.unmount(point, self._as_user, lazy=True)
+
     def _leave(self) -> None:
         """Leave no process behind, and no dead mount; and touch no other's."""
         for child in (self._standby, None if self.held_back else self._worker):
@@ -390,10 +410,6 @@ class Supervisor:
         held = self.held
         if self.held_back:
             return  # somebody else has all of it now
-        if held is not None and held.record.mounted is not None:
-            point = held.record.point
-            if mounts.top_mount(point) == held.record.mounted:
-                with suppress(OSError):
-                    fusemount.unmount(point, self._as_user, lazy=True)
+        self._detach()
         for name, _ in held.bundle() if held is not None else []:
             self._keeper.remove(name)

@@ -97,6 +97,8 @@ class Worker:
     def _attach_first(self) -> None:
         """The backing that was attached before, or the one that the settings name."""
         settings, charge = self._settings, self._charge
+        if charge.agreed is not None and charge.backing is None:
+            self._store.backing.stop_detach()  # it came to its end, and only the mark was left
         if charge.backing is not None:
             self._store.backing.attach(self._office.kept_backing(*charge.backing))
         elif charge.agreed is None and settings.backing is not None:
@@ -183,6 +185,8 @@ class Worker:
             self._serving = True
             self._office.serving()
             await self._closed.wait()
+            if not self._channel.failed:
+                self._office.closed()
             nursery.cancel_scope.cancel()
 
     async def _keep_ready(self) -> None:

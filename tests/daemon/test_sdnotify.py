@@ -30,8 +30,8 @@ SOURCES = [str(Path(package.__path__[0]).parent) for package in (vswap, vswapd)]
 def keeper(systemd: Systemd, address: str) -> Iterator[Keeper]:
     made = Keeper(address)
     yield made
-    if made._record is not None:
-        os.close(made._record)
+    if made.record_fd is not None:
+        os.close(made.record_fd)
 
 
 @pytest.fixture
@@ -129,52 +129,65 @@ def test_what_has_not_changed_is_not_written_again(keeper: Keeper, systemd: Syst
 FIRST, LAST = RECORD, replace(RECORD, restarts=7)
 
 
+PLACE = 64 << 10
+
+
+def put(memfd: int, *records: str) -> None:
+    """Write records into their two places."""
+    for at, record in enumerate(records):
+        os.pwrite(memfd, record.encode(), at * PLACE)
+
+
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("records", "found"),
     [
-        pytest.param(f"{FIRST.to_json()}\n", FIRST, id="one"),
-        pytest.param(f"{FIRST.to_json()}\n{LAST.to_json()}\n", LAST, id="the last of two"),
-        pytest.param(f"{FIRST.to_json()}\n{LAST.to_json()}", FIRST, id="without its end"),
-        pytest.param(f"{FIRST.to_json()}\n{LAST.to_json()[:20]}", FIRST, id="cut off"),
+        pytest.param([f"1 {FIRST.to_json()}\n"], FIRST, id="one"),
+        pytest.param([f"1 {FIRST.to_json()}\n", f"2 {LAST.to_json()}\n"], LAST, id="the later"),
+        pytest.param([f"9 {LAST.to_json()}\n", f"8 {FIRST.to_json()}\n"], LAST, id="not by place"),
+        pytest.param([f"10 {LAST.to_json()}\n", f"9 {FIRST.to_json()}\n"], LAST, id="by number"),
+        pytest.param([f"1 {FIRST.to_json()}\n", f"2 {LAST.to_json()[:20]}"], FIRST, id="cut off"),
+        pytest.param(["1 ", f"2 {LAST.to_json()}\n"], LAST, id="the other is cut off"),
+        pytest.param(
+            [f"1 {FIRST.to_json()}\n", f"2 {LAST.to_json()}{LAST.to_json()[-9:]}\n"],
+            FIRST,
+            id="over a longer one",
+        ),
     ],
 )
-def test_the_last_whole_line_is_the_record(content: str, found: Record, memfd: int) -> None:
-    os.write(memfd, content.encode())
+def test_the_later_whole_record_counts(records: list[str], found: Record, memfd: int) -> None:
+    put(memfd, *records)
     assert read_record(memfd) == found
 
 
-@pytest.mark.parametrize("content", ["", FIRST.to_json(), "{"])
-def test_no_whole_line_is_no_record(content: str, memfd: int) -> None:
-    os.write(memfd, content.encode())
+@pytest.mark.parametrize("content", ["", FIRST.to_json(), "1 {", "\n", "1 {}\n", "no record\n"])
+def test_where_there_is_no_record_is_an_error(content: str, memfd: int) -> None:
+    put(memfd, content)
     with pytest.raises(ValueError, match="no record was kept"):
         read_record(memfd)
 
 
-@pytest.mark.parametrize("content", ["\n", "{\n", "no record\n"])
-def test_a_line_that_is_no_record_is_an_error(content: str, memfd: int) -> None:
-    os.write(memfd, content.encode())
-    with pytest.raises((ValueError, TypeError)):
-        read_record(memfd)
+def test_a_record_takes_no_more_room_for_being_written_often(
+    keeper: Keeper, systemd: Systemd
+) -> None:
+    keeper.record(FIRST)
+    kept = kept_record(systemd)
+    for restarts in range(100):
+        keeper.record(replace(FIRST, restarts=restarts))
+    assert read_record(kept).restarts == 99
+    assert os.fstat(kept).st_size < 2 * PLACE
 
 
-def test_reading_a_record_does_not_move_where_it_is_written(memfd: int) -> None:
-    os.write(memfd, f"{FIRST.to_json()}\n".encode())
-    read_record(memfd)
-    os.write(memfd, f"{LAST.to_json()}\n".encode())
-    assert read_record(memfd) == LAST
-
-
-def test_who_goes_on_leaves_one_record_only(keeper: Keeper, systemd: Systemd, address: str) -> None:
+def test_who_goes_on_writes_to_the_record_that_is_there(
+    keeper: Keeper, systemd: Systemd, address: str
+) -> None:
     """Or it is left to chance which of two the next one finds."""
     keeper.record(FIRST)
-    assert read_record(kept_record(systemd)) == FIRST
+    kept = kept_record(systemd)
     successor = Keeper(address)
+    successor.record_fd = keeper.record_fd
     successor.record(LAST)
-    assert successor._record is not None
-    try:
-        assert read_record(kept_record(systemd)) == LAST
-    finally:
-        os.close(successor._record)
+    assert read_record(kept) == LAST
+    assert systemd.hear() == []
 
 
 # --- What was kept for this process ----------------------------------------------------

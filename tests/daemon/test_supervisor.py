@@ -318,8 +318,8 @@ def test_systemd_has_all_that_is_held(
     for name, fd in held.bundle():
         assert [os.fstat(each).st_ino for each in kept[name]] == [os.fstat(fd).st_ino]
     assert kept_record(systemd) == held.record
-    assert keeper._record is not None
-    os.close(keeper._record)
+    assert keeper.record_fd is not None
+    os.close(keeper.record_fd)
 
 
 def test_systemd_s_record_counts_the_workers(
@@ -331,9 +331,9 @@ def test_systemd_s_record_counts_the_workers(
     child, other = serve(supervisor)
     end(supervisor, child)
     other.close()
-    assert keeper._record is not None
+    assert keeper.record_fd is not None
     assert kept_record(systemd).restarts == 1
-    os.close(keeper._record)
+    os.close(keeper.record_fd)
 
 
 def test_systemd_has_the_backing_that_is_attached_and_no_other(
@@ -357,8 +357,8 @@ def test_systemd_has_the_backing_that_is_attached_and_no_other(
         os.close(fd)
     end(supervisor, child)
     other.close()
-    assert keeper._record is not None
-    os.close(keeper._record)
+    assert keeper.record_fd is not None
+    os.close(keeper.record_fd)
 
 
 def test_the_device_ends_when_its_connection_has(supervisor: Supervisor, held: Held) -> None:

@@ -335,12 +335,12 @@ def test_a_fault_in_the_control_plane_does_not_end_the_device(start: Start) -> N
 
 
 def open_descriptors(device: Worker) -> int:
-    return len(list(Path(f"/proc/{device.pid}/fd").iterdir()))
+    return len(list(Path(f"/proc/{device.serving()}/fd").iterdir()))
 
 
 def resident(device: Worker) -> int:
     """Bytes of anonymous memory."""
-    for line in Path(f"/proc/{device.pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{device.serving()}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
     raise AssertionError("no RssAnon")

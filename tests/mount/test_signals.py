@@ -110,30 +110,19 @@ def test_many_signals_to_a_device_in_use_do_not_end_it(device: Worker, swap: int
 
 
 ANOTHER_SIGNAL = """
-import os, signal, threading
+import os, signal
 import vswapd.fusemount as fusemount
-from vswapd.channel.receiver import ConnectionClosedError, Receiver
-again, receive, unmount = threading.Event(), Receiver.receive, fusemount.unmount
-def late(*arguments, **keywords):
-    try:
-        return receive(*arguments, **keywords)
-    except ConnectionClosedError:
-        again.wait(2)
-        raise
-def twice(*arguments):
-    if calls:
-        again.set()
-    calls.append(arguments)
-    unmount(*arguments)
+unmount = fusemount.unmount
+def twice(*arguments, **keywords):
+    unmount(*arguments, **keywords)
     os.kill(os.getpid(), signal.SIGTERM)
-calls = []
-Receiver.receive, fusemount.unmount = late, twice
+fusemount.unmount = twice
 """
 
 
 def test_another_signal_while_it_is_ending_does_no_harm(start: Start) -> None:
-    """It comes when the file system is unmounted and the data threads have not seen it yet."""
-    device = start(prelude=ANOTHER_SIGNAL)
+    """It comes when the file system is unmounted, and the worker may not have seen it yet."""
+    device = start(supervisor=ANOTHER_SIGNAL)
     device.signal()
     assert device.wait() == 0
     assert not device.mounted()
@@ -141,17 +130,18 @@ def test_another_signal_while_it_is_ending_does_no_harm(start: Start) -> None:
 
 SIGNAL_AT_THE_END = """
 import os, signal
-from vswapd.channel import Channel
-join = Channel.join
-def joined(*arguments):
+from vswapd.supervisor import Supervisor
+leave = Supervisor._leave
+def left(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
-    join(*arguments)
-Channel.join = joined
+    leave(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+Supervisor._leave = left
 """
 
 
 def test_a_signal_when_it_has_ended_does_no_harm(start: Start) -> None:
-    device = start(prelude=SIGNAL_AT_THE_END)
+    device = start(supervisor=SIGNAL_AT_THE_END)
     device.signal()
     assert device.wait() == 0
     assert not device.mounted()
@@ -176,7 +166,7 @@ fusemount.unmount = refuse
 )
 def test_a_device_that_cannot_be_unmounted_goes_on_being_served(error: str, start: Start) -> None:
     """To end would lose what is swapped out, to no use."""
-    device = start(prelude=NO_UNMOUNT.format(error=error))
+    device = start(supervisor=NO_UNMOUNT.format(error=error))
     fd = os.open(device.swap, os.O_RDWR)
     try:
         before = device.stderr()
@@ -202,10 +192,10 @@ for size in (4096, 1):
         pass
 os.set_blocking(writer, True)
 unmount = fusemount.unmount
-def full(*arguments):
+def full(*arguments, **keywords):
     os.dup2(writer, 2)
     try:
-        unmount(*arguments)
+        unmount(*arguments, **keywords)
     finally:
         open(os.environ["TOLD"], "w").close()
 fusemount.unmount = full
@@ -218,7 +208,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_device(start: Start, tmp_path
     What has the file open is another process: closing it asks the worker too.
     """
     told = tmp_path / "told"
-    device = start(prelude=FULL_STDERR, env={**environment(), "TOLD": str(told)})
+    device = start(supervisor=FULL_STDERR, env={**environment(), "TOLD": str(told)})
     holder = subprocess.Popen(
         ["sh", "-c", 'exec 3< "$1"; echo; read line', "sh", device.swap],
         stdin=subprocess.PIPE,
@@ -302,19 +292,36 @@ def test_a_mount_point_given_through_a_link_is_left_clean_too(
     assert not device.mounted()
 
 
-def test_the_failure_of_all_data_threads_is_not_a_clean_end(start: Start) -> None:
-    """Whoever watches the worker must not take it for an unmount."""
-    prelude = """
+FAILING_ONCE = """
+import os
 from vswapd.channel.receiver import Receiver
-def receive(*arguments, **keywords):
+receive = Receiver.receive
+def failing(*arguments, **keywords):
+    length = receive(*arguments, **keywords)
+    try:
+        os.unlink(os.environ["TOKEN"])
+    except FileNotFoundError:
+        return length
     raise RuntimeError("a fault of ours")
-Receiver.receive = receive
+Receiver.receive = failing
 """
-    device = start(prelude=prelude, threads=1)
-    assert errno_of(device.swap.stat) != 0
-    code = device.wait()
+
+
+def test_the_failure_of_all_data_threads_is_followed_by_another_worker(
+    start: Start, tmp_path: Path
+) -> None:
+    """The supervisor must not take it for an unmount, and what was received is answered."""
+    token = tmp_path / "token"
+    env = {**environment(), "TOKEN": str(token)}
+    device = start(prelude=FAILING_ONCE, threads=1, env=env)
+    device.swap.stat()
+    token.touch()
+    device.stats()
+    assert not token.exists()
+    assert device.stats()["worker_restarts"] == 1
+    device.signal()
+    assert device.wait() == 0
     device.log.write_text("")  # a traceback is in order here
-    assert code != 0
 
 
 # --- Others' mounts --------------------------------------------------------------------

@@ -189,7 +189,7 @@ def test_what_goes_wrong_on_the_way_is_told_and_undone(fault: str, start: Start)
 def test_a_signal_during_the_start_leaves_no_mount(
     where: str, number: signal.Signals, start: Start
 ) -> None:
-    how = f"os.kill(os.getpid(), {int(number)})"
+    how = f"os.kill(os.getppid(), {int(number)}); signal.pause()"
     device = start(prelude=failing(where, how))
     assert device.told != "ready"
     device.wait()
@@ -198,18 +198,17 @@ def test_a_signal_during_the_start_leaves_no_mount(
 
 TWO_SIGNALS = """
 import os, signal
-import vswapd.worker as worker
-unmount = worker.channel.unmount
+import vswapd.fusemount as fusemount
+unmount = fusemount.unmount
 def interrupted(*arguments, **keywords):
     os.kill(os.getpid(), signal.SIGTERM)
     unmount(*arguments, **keywords)
-def interrupt(*arguments):
-    os.kill(os.getpid(), signal.SIGTERM)
-worker.channel.handshake, worker.channel.unmount = interrupt, interrupted
+fusemount.unmount = interrupted
 """
+INTERRUPT = failing("worker.channel.handshake", "os.kill(os.getppid(), signal.SIGTERM)")
 
 
 def test_a_second_signal_does_not_keep_a_start_from_being_undone(start: Start) -> None:
-    device = start(prelude=TWO_SIGNALS)
+    device = start(supervisor=TWO_SIGNALS, prelude=INTERRUPT)
     device.wait()
     assert not device.mounted()

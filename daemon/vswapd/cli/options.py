@@ -35,6 +35,7 @@ class StoreOptions(TypedDict):
     unit_pages: int
     threads: int
     spin_us: int
+    watchdog: int
     backing: str | None
     backing_size: str | None
     writeback_limit: str | None
@@ -82,6 +83,14 @@ _OPTIONS = (
         show_default=True,
         metavar="N",
         help="Longest that a thread looks for the next request before it sleeps, in microseconds.",
+    ),
+    click.option(
+        "--watchdog",
+        type=int,
+        default=Settings.watchdog,
+        show_default=True,
+        metavar="SECONDS",
+        help="Replace a worker that answers nothing for so long while requests wait; 0 is never.",
     ),
     click.option(
         "--backing",
@@ -134,6 +143,7 @@ def make_settings(
         unit_pages=options["unit_pages"],
         threads=options["threads"],
         spin_us=options["spin_us"],
+        watchdog=options["watchdog"],
         memory_limit=None if limit is None else parse_size(limit, "memory-limit"),
         allow_fusermount=allow_fusermount,
         backing=None if backing is None else absolute(backing),
