@@ -273,7 +273,7 @@ def go(fifo: Path, nobody_may_wait: bool = False) -> None:
 
 def is_waiting(device: Worker, fifo: Path) -> bool:
     """Whether `compact` has begun: its thread waits for the FIFO's other end."""
-    tasks = Path(f"/proc/{device.pid}/task").iterdir()
+    tasks = Path(f"/proc/{device.serving()}/task").iterdir()
     return "wait_for_partner" in [(task / "wchan").read_text() for task in tasks]
 
 
@@ -328,7 +328,9 @@ STOPPED = IMPATIENT + "from vswapd.cli import main; import sys; sys.exit(main())
 
 
 def test_a_daemon_that_hangs_is_told(device: Worker) -> None:
-    device.signal(signal.SIGSTOP)
+    worker = device.serving()
+    assert worker is not None
+    os.kill(worker, signal.SIGSTOP)
     try:
         began = time.monotonic()
         done = subprocess.run(
@@ -341,7 +343,7 @@ def test_a_daemon_that_hangs_is_told(device: Worker) -> None:
         )
         assert time.monotonic() - began < SECONDS
     finally:
-        device.signal(signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vswap: the daemon of ")
     assert "does not answer" in done.stderr

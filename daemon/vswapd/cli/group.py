@@ -24,6 +24,7 @@ from vswapd.cli.backing import backing
 from vswapd.cli.ctl import ctl
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
+from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
 from vswapd.cli.up import up
@@ -41,6 +42,7 @@ Examples:
   vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
   vswap status                         what it holds, and in how much memory
+  vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
 """,
@@ -50,7 +52,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, run, status, backing, ctl):
+for _command in (up, down, restart, run, status, backing, ctl):
     _vswap.add_command(_command)
 
 

@@ -35,7 +35,7 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
         room = backing_room(options, settings.size)
         check_backing(settings.backing, room)
         _make_missing(settings.backing, room or settings.size)
-    command = worker_command(settings)
+    command = [*worker_command(settings), "--foreground"]
     environment = worker_environment()
     os.chdir("/")  # a daemon must not keep a file system busy; and `-m` imports from here
     os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
