@@ -411,5 +411,6 @@ class Supervisor:
         if self.held_back:
             return  # somebody else has all of it now
         self._detach()
-        for name, _ in held.bundle() if held is not None else []:
-            self._keeper.remove(name)
+        if held is not None:
+            for name, _ in [*held.bundle(), ("record", None)]:
+                self._keeper.remove(name)

@@ -19,6 +19,7 @@ from typing import TypeVar
 import pyfuse3
 import trio
 
+import vswap
 from vswap.errors import UserError
 from vswap.store import Policy, State, Store
 from vswapd import channel, memory
@@ -239,6 +240,7 @@ class Worker:
         return Report(
             DeviceInfo(
                 name=settings.name,
+                version=vswap.__version__,
                 codec=settings.codec,
                 unit_pages=settings.unit_pages,
                 spin_us=settings.spin_us,

@@ -295,6 +295,16 @@ def errno_of(call: Callable[[], object]) -> int:
     return 0
 
 
+def give(device: Worker, command: str) -> tuple[int, str]:
+    """The errno of a command, 0 if it is done, and the result of the same descriptor."""
+    fd = os.open(device.mount / "ctl", os.O_RDWR)
+    try:
+        code = errno_of(lambda: os.write(fd, command.encode() + b"\n"))
+        return code, os.pread(fd, 1 << 20, 0).decode()
+    finally:
+        os.close(fd)
+
+
 def close(fd: int) -> None:
     """Close a file of a device that may be gone, which close(2) then says."""
     with suppress(OSError):

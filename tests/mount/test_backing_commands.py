@@ -17,8 +17,8 @@ from mount.harness import (
     Worker,
     close,
     environment,
-    errno_of,
     eventually,
+    give,
 )
 
 from vswap.errors import UserError
@@ -31,16 +31,6 @@ MIB = 1 << 20
 SECONDS = 30.0
 
 ALL = "which is all that this device could use"
-
-
-def give(device: Worker, command: str) -> tuple[int, str]:
-    """The errno of a command, 0 if it is done, and the result of the same descriptor."""
-    fd = os.open(device.mount / "ctl", os.O_RDWR)
-    try:
-        code = errno_of(lambda: os.write(fd, command.encode() + b"\n"))
-        return code, os.pread(fd, 1 << 20, 0).decode()
-    finally:
-        os.close(fd)
 
 
 def backing(device: Worker, *words: str) -> tuple[int, str, str]:

@@ -34,6 +34,7 @@ from mount.harness import (
     errno_of,
     eventually,
     fallocate,
+    give,
 )
 
 from vswap.errors import UserError
@@ -53,16 +54,6 @@ WITHOUT_LOCKED_MEMORY = (
     *("setpriv", "--bounding-set", "-ipc_lock,-sys_resource"),
     *("--inh-caps", "-ipc_lock,-sys_resource", "prlimit", "--memlock=0"),
 )
-
-
-def give(device: Worker, command: str) -> tuple[int, str]:
-    """The errno of a command, 0 if it is done, and the result of the same descriptor."""
-    fd = os.open(device.mount / "ctl", os.O_RDWR)
-    try:
-        code = errno_of(lambda: os.write(fd, command.encode() + b"\n"))
-        return code, os.pread(fd, 1 << 20, 0).decode()
-    finally:
-        os.close(fd)
 
 
 def stats(device: Worker) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mount.harness import (
     environment,
     errno_of,
     eventually,
+    give,
 )
 
 from vswapd.usage import usage
@@ -29,16 +30,6 @@ from vswapd.usage import usage
 pytestmark = pytest.mark.mount
 
 SECONDS = 30.0
-
-
-def give(device: Worker, command: str) -> tuple[int, str]:
-    """The errno of a command, 0 if it is done, and the result of the same descriptor."""
-    fd = os.open(device.mount / "ctl", os.O_RDWR)
-    try:
-        code = errno_of(lambda: os.write(fd, command.encode() + b"\n"))
-        return code, os.pread(fd, 1 << 20, 0).decode()
-    finally:
-        os.close(fd)
 
 
 def start_ctl(device: Worker, *command: str) -> subprocess.Popen[str]:

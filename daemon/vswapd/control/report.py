@@ -19,6 +19,7 @@ class DeviceInfo:
     """What does not change while a worker runs."""
 
     name: str
+    version: str
     codec: str
     unit_pages: int
     spin_us: int

@@ -1,0 +1,226 @@
+"""All processes of the daemon are killed, and what systemd kept for it is enough to go on.
+
+A socket of the test's stands for systemd: it takes the descriptors that are to be stored, and hands
+them to the next supervisor as sd_listen_fds(3) has it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from mount.harness import Start, Worker, close, environment, eventually, give
+from mount.harness import settings as settings_of
+
+pytestmark = pytest.mark.mount
+
+SIZE = 64 << 20
+_MANY = 64
+_STARTER = """
+import os, sys
+names, *fds = sys.argv[1].split(" ")
+fds = [os.dup2(int(fd), 100 + at) for at, fd in enumerate(fds)]
+for at, fd in enumerate(fds):
+    os.dup2(fd, 3 + at)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": names}
+os.execv(sys.executable, [sys.executable, "-m", "vswapd.supervise", *sys.argv[2:]])
+"""
+
+
+class Systemd:
+    """Keeps descriptors by their names, as a service manager does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path.with_suffix(".log")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.kept: list[tuple[str, int]] = []
+        self.told: list[str] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**environment(), "NOTIFY_SOCKET": str(self.path)}
+
+    def hear(self) -> Systemd:
+        """Take in what was sent."""
+        with suppress(BlockingIOError):
+            while True:
+                data, fds, _, _ = socket.recv_fds(self._socket, 4096, _MANY)
+                lines = data.decode().split("\n")
+                named = dict(line.split("=", 1) for line in lines)
+                self.told += lines
+                if "FDSTOREREMOVE" in named:
+                    gone = [pair for pair in self.kept if pair[0] == named["FDNAME"]]
+                    self.kept = [pair for pair in self.kept if pair not in gone]
+                    for _, fd in gone:
+                        os.close(fd)
+                if "FDSTORE" in named:
+                    self.kept += [(named["FDNAME"], fd) for fd in fds]
+        return self
+
+    def has_heard(self, line: str) -> bool:
+        return line in self.hear().told
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A supervisor that is handed everything kept."""
+        names = ":".join(name for name, _ in self.kept)
+        fds = [fd for _, fd in self.kept]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", _STARTER, " ".join([names, *map(str, fds)]), *arguments],
+                pass_fds=fds,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def close(self) -> None:
+        self._socket.close()
+        for _, fd in self.kept:
+            os.close(fd)
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    made = Systemd(tmp_path / "notify")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def device(systemd: Systemd, start: Start) -> Worker:
+    made = start(env=systemd.environment)
+    assert made.told == "ready", made.stderr()
+    assert eventually(lambda: systemd.has_heard("READY=1"))
+    return made
+
+
+def succeed(device: Worker, systemd: Systemd) -> None:
+    """Start the next supervisor, which the fixtures then stop in the place of the old one."""
+    systemd.hear().told.clear()
+    device.wait()
+    device.process = systemd.start(settings_of(device.mount))
+    assert eventually(lambda: systemd.has_heard("READY=1"), 20), device.process.poll()
+
+
+def has_ended(pid: int) -> bool:
+    """Also if nobody has asked for its status yet."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def end(device: Worker, systemd: Systemd) -> None:
+    device.signal()
+    code, said = device.wait(), systemd.log.read_text()
+    assert code == 0, said
+    assert "Traceback" not in said
+    assert not device.mounted()
+
+
+def test_what_is_held_is_stored(device: Worker, systemd: Systemd) -> None:
+    names = sorted(name for name, _ in systemd.kept)
+    assert names == sorted(["vswap-fuse", "vswap-record", *(f"vswap-state{n}" for n in range(9))])
+
+
+def test_both_killed_and_the_next_start_takes_over(device: Worker, systemd: Systemd) -> None:
+    data = os.urandom(1 << 20)
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, data, 0)
+        device.kill()
+        succeed(device, systemd)
+        assert os.pread(fd, len(data), 0) == data
+        os.pwrite(fd, data[::-1], 0)
+        assert os.pread(fd, len(data), 0) == data[::-1]
+        assert give(device, "check")[0] == 0
+        assert device.stats()["worker_restarts"] == 1
+    finally:
+        close(fd)
+    end(device, systemd)
+
+
+def test_requests_wait_while_nobody_is_there(device: Worker, systemd: Systemd) -> None:
+    """None fails: the connection is open as long as somebody holds it."""
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"kept", 0)
+        device.kill()
+        device.wait()
+        reader = subprocess.Popen(
+            ["dd", f"if={device.swap}", "bs=4", "count=1", "status=none"], stdout=subprocess.PIPE
+        )
+        succeed(device, systemd)
+        out, _ = reader.communicate(timeout=10)
+        assert (reader.returncode, out) == (0, b"kept")
+    finally:
+        close(fd)
+    end(device, systemd)
+
+
+def test_a_supervisor_that_dies_alone_is_followed_by_one_with_its_own_worker(
+    device: Worker, systemd: Systemd
+) -> None:
+    """The worker that still serves is found by its lock, and ended."""
+    worker = device.serving()
+    assert worker is not None
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"kept", 0)
+        device.process.kill()
+        succeed(device, systemd)
+        assert os.pread(fd, 4, 0) == b"kept"
+        assert device.serving() != worker
+        assert has_ended(worker)
+        assert give(device, "check")[0] == 0
+    finally:
+        close(fd)
+    end(device, systemd)
+
+
+def test_the_backing_is_stored_and_taken_back(
+    device: Worker, systemd: Systemd, tmp_path: Path
+) -> None:
+    data = os.urandom(1 << 20)
+    backing = tmp_path / "backing"
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, data, 0)
+        made = os.open(backing, os.O_RDWR | os.O_CREAT, 0o600)
+        os.posix_fallocate(made, 0, 33 << 20)
+        os.close(made)
+        assert give(device, f"backing attach {backing}")[0] == 0
+        assert give(device, "writeback huge")[0] == 0
+        assert device.stats()["backing_pages"] == 256
+        assert "vswap-backing" in [name for name, _ in systemd.hear().kept]
+        device.kill()
+        succeed(device, systemd)
+        assert device.stats()["backing_pages"] == 256
+        assert os.pread(fd, len(data), 0) == data
+        assert give(device, "backing detach")[0] == 0
+        assert eventually(lambda: device.stats()["backing_pages"] == 0)
+        assert eventually(lambda: "vswap-backing" not in [name for name, _ in systemd.hear().kept])
+        assert os.pread(fd, len(data), 0) == data
+    finally:
+        close(fd)
+    end(device, systemd)
+
+
+def test_a_device_that_was_unmounted_is_made_anew(device: Worker, systemd: Systemd) -> None:
+    kept = [(name, os.dup(fd)) for name, fd in systemd.hear().kept]
+    device.signal()
+    assert device.wait() == 0
+    assert systemd.hear().kept == []
+    systemd.kept = kept  # as if it had not been told
+    succeed(device, systemd)
+    assert device.stats()["worker_restarts"] == 0
+    end(device, systemd)
