@@ -119,6 +119,8 @@ def remove_log(path: Path) -> None:
 def start_daemon(command: Sequence[str], log: Path) -> Daemon:
     """Start `command --ready-fd N` in a session of its own, with nothing of ours but a pipe."""
     ready, theirs = os.pipe()
+    environment = worker_environment()
+    environment.pop("NOTIFY_SOCKET", None)  # what a unit waits for is `up`, and it has no say here
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         process = subprocess.Popen(
@@ -127,7 +129,7 @@ def start_daemon(command: Sequence[str], log: Path) -> Daemon:
             stdout=output,
             stderr=output,
             cwd="/",
-            env=worker_environment(),
+            env=environment,
             start_new_session=True,
             pass_fds=[theirs],
         )
