@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 60.0
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'daemon'}"}
+PROGRAMS = {b"vswapd.supervise", b"vswapd.forkserver"}
 _FUSECTL = Path("/sys/fs/fuse/connections")
 
 
@@ -126,15 +127,14 @@ def mounts(mount: Path) -> list[str]:
 
 
 def daemons(mount: Path) -> list[int]:
-    """Processes that serve `mount`."""
+    """Processes of the daemons that serve `mount`, but supervisors that were restarted."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit():
                 argv = (entry / "cmdline").read_bytes().split(b"\0")
-                if (
-                    b"vswapd.supervise" in argv or b"vswapd.forkserver" in argv
-                ) and f'"{mount}"'.encode() in b" ".join(argv):
+                ours = PROGRAMS.intersection(argv)
+                if ours and f'"{mount}"'.encode() in b" ".join(argv):
                     found.append(int(entry.name))
     return found
 

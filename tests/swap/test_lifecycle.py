@@ -77,13 +77,24 @@ def test_no_swapon_stops_at_the_loop_device(up: Callable[..., Device]) -> None:
     assert device.status()["swap"] is False
 
 
+PIDS = ("supervisor_pid", "worker_pid")
+
+
+def program_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[2]
+
+
 def test_a_second_up_on_the_same_mount_says_so(up: Callable[..., Device]) -> None:
     device = up("--size", "64M")
+    before = device.status()
     again = vswap("up", "--mount", str(device.mount))
     assert again.returncode == 2
     assert len(again.stderr.splitlines()) == 1
     assert "down" in again.stderr
-    assert len(daemons(device.mount)) == 1
+    after = device.status()
+    assert [after[pid] for pid in PIDS] == [before[pid] for pid in PIDS]
+    supervisors = [argv for argv in map(program_of, daemons(device.mount)) if "supervise" in argv]
+    assert len(supervisors) == 1
 
 
 def test_the_kernel_is_tuned_from_up_to_down(mount: Path, page_cluster: Path) -> None:
