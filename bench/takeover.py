@@ -8,10 +8,13 @@ the other, each compared with what was written. Again and again, when everything
 standby waits, the worker is killed. The pause is the longest that a read took from one kill to the
 next; its parts are told by what is to be seen from outside:
 
-    killed -> ended           the kernel takes the worker apart; the supervisor waits for that
+    killed -> ended           the kernel takes the worker apart; the supervisor waits for that. It
+                              takes the longer the more of the device the worker has mapped
     ended -> told             the supervisor has the standby serve
     told -> data threads      the standby counts what the state holds, and answers what was left
     data threads -> reply     the first that the reader gets
+
+`a later read` has waited for no takeover, but for a processor, or for what the worker does beside.
 
 A page that is wrong makes the exit status 1.
 """
@@ -126,13 +129,16 @@ def _read_on(device: str, sums: Sums, stop: Event, results: Connection) -> None:
     """Read pages until told to stop. In a process of its own: nothing else must delay it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     choice = np.random.default_rng(1)
-    ended, took = [], []
+    ended: list[int] = []
+    took: list[int] = []
     wrong = failed = 0
     now, hashed = time.perf_counter_ns, xxhash.xxh3_64_intdigest
     with _opened(device, os.O_RDONLY) as (handle, buffer):
         page = memoryview(buffer)[:PAGE_SIZE]
         into = [page]
-        while not stop.is_set():
+        while not ended or not stop.is_set():
+            if not ended:
+                results.send(None)  # it begins
             for number in choice.integers(len(sums), size=64).tolist():
                 began = now()
                 try:
@@ -152,24 +158,31 @@ def _read_on(device: str, sums: Sums, stop: Event, results: Connection) -> None:
 
 @contextmanager
 def reading(device: str, sums: Sums) -> Iterator[Callable[[], Reads]]:
-    """Read while the block runs; what is given ends that, and answers what was seen."""
+    """Read while the block runs; what is given ends that, and answers what was seen.
+
+    Raises `PeerError` if the reader dies.
+    """
     context = multiprocessing.get_context("spawn")
     stop, (ours, theirs) = context.Event(), context.Pipe(duplex=False)
     process = context.Process(target=_read_on, args=(device, sums, stop, theirs), daemon=True)
     process.start()
     theirs.close()
 
-    def end() -> Reads:
-        stop.set()
-        try:
+    def heard() -> Reads | None:
+        with suppress(EOFError):
             if ours.poll(JOIN_SECONDS):
-                reads: Reads = ours.recv()
-                return reads
-        except EOFError:
-            pass
+                said: Reads | None = ours.recv()
+                return said
         raise PeerError("the reader has died, or hangs")
 
+    def end() -> Reads:
+        stop.set()
+        reads = heard()
+        assert reads is not None
+        return reads
+
     try:
+        heard()
         yield end
     finally:
         stop.set()
@@ -182,8 +195,12 @@ def reading(device: str, sums: Sums) -> Iterator[Callable[[], Reads]]:
 
 @dataclass(frozen=True)
 class Kill:
-    """When a worker was killed, and what was seen then, in nanoseconds of `perf_counter_ns`."""
+    """When a worker was killed, and what was seen then, in nanoseconds of `perf_counter_ns`.
 
+    `mapped` is how much shared memory it had mapped, in bytes: the state's.
+    """
+
+    mapped: int
     killed: int
     ended: int
     told: int
@@ -229,6 +246,7 @@ def kill_one(supervisor: int, seconds: float) -> Kill:
     before = tasks.stat().st_nlink
     pidfd, comm = os.pidfd_open(worker), os.open(f"/proc/{standby}/comm", os.O_RDONLY)
     try:
+        mapped = _mapped(worker)
         killed = now()
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll = select.poll()
@@ -240,7 +258,13 @@ def kill_one(supervisor: int, seconds: float) -> Kill:
     finally:
         os.close(pidfd)
         os.close(comm)
-    return Kill(killed, ended, told, threads)
+    return Kill(mapped, killed, ended, told, threads)
+
+
+def _mapped(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("RssShmem:"))
+    return int(kib) << 10
 
 
 def _when(happens: Callable[[], bool]) -> int:
@@ -265,15 +289,17 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def figures(reads: Reads, kills: Sequence[Kill]) -> Figures:
     """What the reader saw of the kills. Before the first it saw none."""
     spans = [*(kill.killed for kill in kills), np.iinfo(np.int64).max]
-    pauses, replies = [], []
+    pauses, replies, later = [], [], []
     usual = reads.took[reads.ended < spans[0]]
     for kill, until in zip(kills, spans[1:], strict=False):
         within = np.flatnonzero((reads.ended >= kill.killed) & (reads.ended < until))
-        if not len(within):
+        if not len(within) or reads.ended[within[-1]] < kill.told:
             raise PeerError("a worker was killed, and then nothing was read")
-        longest = within[np.argmax(reads.took[within])]
-        pauses.append(int(reads.took[longest]) / 1e6)
-        replies.append(int(reads.ended[longest]))
+        pauses.append(int(reads.took[within].max()) / 1e6)
+        # Of the reads that end when the standby has been told, one waited for that.
+        after = within[reads.ended[within] >= kill.told]
+        replies.append(int(reads.ended[after[0]]))
+        later.append(int(reads.took[after[1:]].max(initial=0)) / 1e6)
     parts = {
         "killed -> ended": [kill.ended - kill.killed for kill in kills],
         "ended -> told": [kill.told - kill.ended for kill in kills],
@@ -289,6 +315,8 @@ def figures(reads: Reads, kills: Sequence[Kill]) -> Figures:
         "pause, most: ms": max(pauses),
         **{f"{name}, median: ms": statistics.median(took) / 1e6 for name, took in parts.items()},
         **{f"{name}, most: ms": max(took) / 1e6 for name, took in parts.items()},
+        "a later read, most: ms": max(later),
+        "mapped when killed, median: MiB": statistics.median(kill.mapped for kill in kills) / MIB,
         "usual read, median: ms": float(np.median(usual)) / 1e6,
         "usual read, p99: ms": float(np.percentile(usual, 99)) / 1e6,
         "usual read, most: ms": float(usual.max()) / 1e6,
@@ -334,10 +362,10 @@ def measure(peer: Vswap, corpus_file: Path, plan: Plan) -> tuple[Figures, list[K
 
 def main() -> int:
     parser = common(__doc__, rounds=1)
-    parser.add_argument("--kills", type=int, default=100, metavar="N", help="(100)")
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help="(50)")
     parser.add_argument("--size", type=parse_size, default=4 << 30, help="of the device (4G)")
     parser.add_argument(
-        "--seconds", type=float, default=0.3, metavar="S", help="from a standby to a kill (0.3)"
+        "--seconds", type=float, default=3.0, metavar="S", help="from a standby to a kill (3)"
     )
     parser.add_argument(
         "--rewritten",
@@ -368,7 +396,7 @@ def main() -> int:
         seen.append([asdict(kill) for kill in kills])
     save(arguments.json, {"takeover": rounds, "kills": seen})
     show(
-        f"a full device of {plan.size >> 20} MiB, its worker killed",
+        f"takeover, {plan.size >> 20} MiB",
         {"takeover": rounds},
         {"takeover": AIMS},
     )

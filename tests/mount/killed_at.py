@@ -9,7 +9,6 @@ only a worker: a standby that warms up passes all points as well.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -44,13 +43,15 @@ SECONDS = 20.0
 _VARIABLE = "VSWAP_TEST_KILLED_AT"
 
 _PRELUDE = f"""
-import functools, importlib, os, signal, threading, time
+import functools, importlib, inspect, os, signal, threading, time
 from pathlib import Path
 
 tokens, reached, go = (Path(os.environ[{_VARIABLE!r}], name) for name in ("tokens", "at", "go"))
-counting = threading.Lock()
+counting, dying = threading.Lock(), threading.Lock()
 
 def die(name, gated):
+    if not dying.acquire(blocking=False):
+        return
     for token in tokens.glob(name + ".*"):
         try:
             token.unlink()
@@ -61,6 +62,7 @@ def die(name, gated):
             while not go.exists():
                 time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGKILL)
+    dying.release()
 
 def point(name, place, when, skip, only, gated, part):
     module, _, path = place.partition(":")
@@ -69,6 +71,7 @@ def point(name, place, when, skip, only, gated, part):
     for one in outer:
         owner = getattr(owner, one)
     work = getattr(owner, attribute)
+    is_static = isinstance(inspect.getattr_static(owner, attribute), staticmethod)
     seen = 0
 
     def here(args):
@@ -93,8 +96,15 @@ def point(name, place, when, skip, only, gated, part):
             die(name, gated)
         return result
 
-    setattr(owner, attribute, patched)
+    setattr(owner, attribute, staticmethod(patched) if is_static else patched)
 """
+
+QUICKLY = """
+import vswapd.forkserver, vswapd.standby
+vswapd.forkserver.warm_up = vswapd.forkserver.warm_up_backing = lambda policy: None
+vswapd.standby.steps = lambda policy: ()
+"""
+"""Prelude: start without warming up, which is for others to try."""
 
 WITHOUT_RESEND = """
 import vswap.proto.handshake
@@ -219,7 +229,6 @@ class Scene:
     swap: int = field(init=False)
     expected: bytearray = field(default_factory=bytearray)
     others: list[Future[Any]] = field(default_factory=list)
-    mapped: list[mmap.mmap] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.swap = os.open(self.device.swap, os.O_RDWR)
@@ -252,11 +261,9 @@ class Scene:
     def read(self, page: int, pages: int) -> None:
         """One request, whose answer must be right."""
         found = os.pread(self.swap, pages * PAGE, page * PAGE)
-        wrong = [
-            page + at
-            for at in range(pages)
-            if found[at * PAGE :][:PAGE] != self.expected[(page + at) * PAGE :][:PAGE]
-        ]
+        wanted = self.expected[page * PAGE : (page + pages) * PAGE]
+        pieces = (slice(at, at + PAGE) for at in range(0, pages * PAGE, PAGE))
+        wrong = [at for at, here in enumerate(pieces, page) if found[here] != wanted[here]]
         assert not wrong, f"pages {wrong} are not what was written"
 
     def read_all(self) -> None:

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from mount.harness import (
 from mount.killed_at import (
     CLUSTER,
     MOST,
+    QUICKLY,
     SECONDS,
     WITHOUT_RESEND,
     Point,
@@ -85,10 +87,11 @@ def serve(pool: ThreadPoolExecutor, trap: Trap, start: Start) -> Iterator[Serve]
         *,
         resend: bool = True,
         first: Point | None = None,
-        **changed: Any,
+        prelude: str = "",
+        **changed: object,
     ) -> Scene:
         points = {"here": here, "first": first}
-        prelude = "" if resend else WITHOUT_RESEND
+        prelude += QUICKLY + ("" if resend else WITHOUT_RESEND)
         prelude += trap.prelude({name: one for name, one in points.items() if one is not None})
         values = {"name": "killed-at", "clean": False, **changed}
         device = start(prelude=prelude, env=trap.environment(), **values)
@@ -223,14 +226,23 @@ def filled(scene: Scene) -> None:
     scene.write(0, mixed(2 * CLUSTER))
 
 
-@resends
-@pytest.mark.parametrize("what", OPCODES)
+def on_received(opcode: Opcode) -> Point:
+    """Its request lies in a receive buffer, and that is all."""
+    return Point("before", "vswapd.channel.router:Router.decode", only=of(opcode))
+
+
+RECEIVED = [
+    *(pytest.param(what, True, id=f"{what}-resend") for what in OPCODES),
+    *(pytest.param(what, False, id=f"{what}-no-resend") for what in ("a large write", *OTHERS)),
+]
+
+
+@pytest.mark.parametrize(("what", "resend"), RECEIVED)
 def test_with_a_request_that_has_just_been_received(
     what: str, resend: bool, serve: Serve, trap: Trap
 ) -> None:
     opcode, ask = OPCODES[what]
-    received = Point("before", "vswapd.channel.router:Router.decode", only=of(opcode))
-    scene = serve(received, resend=resend)
+    scene = serve(on_received(opcode), resend=resend)
     filled(scene)
     trap.arm()
     ask(scene)
@@ -247,7 +259,7 @@ DONE: dict[str, Point] = {
 FORGET = "vswapd.channel.receiver:Receiver.forget"
 
 
-@pytest.mark.parametrize("what", [*WRITES, *DISCARDS])
+@pytest.mark.parametrize("what", ["a page", "a large write", "a part of a page", "a discard"])
 @pytest.mark.parametrize("where", DONE)
 def test_with_a_change_that_is(what: str, where: str, serve: Serve, trap: Trap) -> None:
     scene = serve(DONE[where])
@@ -258,7 +270,7 @@ def test_with_a_change_that_is(what: str, where: str, serve: Serve, trap: Trap) 
     assert (stats["writes"] + stats["discards"] > 0) == (where == "stored, not marked")
 
 
-@pytest.mark.parametrize("what", OPCODES)
+@pytest.mark.parametrize("what", [*WRITES, *DISCARDS, *READS, "lookup", "open stats"])
 def test_with_a_request_that_is_answered_and_still_in_its_buffer(
     what: str, serve: Serve, trap: Trap
 ) -> None:
@@ -283,7 +295,7 @@ def fill_up(scene: Scene) -> None:
     """Write noise until there is no room for 1 MiB more."""
     page = 0
     data = noise(LARGE)
-    while errno_of(lambda: os.pwrite(scene.swap, aligned(data), page * PAGE)) == 0:
+    while errno_of(partial(os.pwrite, scene.swap, aligned(data), page * PAGE)) == 0:
         scene.expect(page, data)
         page += LARGE
     assert page > LARGE
@@ -492,7 +504,8 @@ def test_in_the_middle_of_moving_down(where: str, serve: Serve, trap: Trap) -> N
     scene = serve(MOVING_DOWN[where])
     scene.write(0, mixed(3 * CLUSTER))
     trap.arm()
-    assert scene.give("recompress")[0] == errno.ECANCELED
+    kind = "recompress type=huge" if "marked" in where else "recompress"
+    assert scene.give(kind)[0] == errno.ECANCELED
     scene.settle()
     scene.read_all()
     assert scene.done("check").startswith("ok: ")
@@ -500,10 +513,17 @@ def test_in_the_middle_of_moving_down(where: str, serve: Serve, trap: Trap) -> N
     assert scene.survives()["cold_pages"] > CLUSTER
 
 
+DECIDE_SOON = """
+import vswap.store.dictionary
+vswap.store.dictionary._FROM = 64
+"""
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_when_a_dictionary_is_decided_on(when: str, serve: Serve, trap: Trap) -> None:
-    scene = serve(Point(when, "vswap.store.dictionary:Dictionary.decide"))
-    scene.write(0, text(520 * 16))
+    decide = Point(when, "vswap.store.dictionary:Dictionary.decide")
+    scene = serve(decide, prelude=DECIDE_SOON)
+    scene.write(0, text(80 * 16))
     trap.arm()
     assert scene.give("recompress")[0] == errno.ECANCELED
     scene.settle()
@@ -545,8 +565,8 @@ def test_in_the_middle_of_writing_back(where: str, serve: Serve, trap: Trap, bac
     scene.read_all()
     assert scene.done("check").startswith("ok: ")
     scene.done("writeback huge")
+    assert scene.stats()["backing_pages"] == 1024  # what is read twice comes back
     stats = scene.survives()
-    assert stats["backing_pages"] == 1024
     assert (stats["backing_failed_reads"], stats["backing_corrupt"]) == (0, 0)
 
 
@@ -595,8 +615,27 @@ def test_in_the_middle_of_detaching(where: str, serve: Serve, trap: Trap, backin
     # Nothing of it is left to be done to the next one.
     scene.done(f"backing attach {backing}")
     assert scene.done("writeback huge") == "1024 pages written back\n"
-    assert scene.stats()["backing_state"] == "attached"
-    assert scene.survives()["backing_pages"] == 1024
+    stats = scene.stats()
+    assert (stats["backing_state"], stats["backing_pages"]) == ("attached", 1024)
+    scene.survives()
+
+
+def test_with_a_backing_that_was_let_go_and_a_supervisor_that_has_not_heard_of_it(
+    serve: Serve, backing: Path
+) -> None:
+    scene = serve(backing=str(backing))
+    on_disk(scene, 256)
+    worker = scene.device.serving()
+    os.kill(scene.device.pid, signal.SIGSTOP)
+    try:
+        scene.done("backing detach")
+        assert eventually(lambda: scene.stats()["backing_state"] == "none")
+        assert scene.device.serving() == worker
+        kill_worker(scene)
+    finally:
+        os.kill(scene.device.pid, signal.SIGCONT)
+    assert scene.stats()["backing_state"] == "none"
+    scene.survives()
 
 
 LIMITING: dict[str, tuple[Point, int]] = {
@@ -625,7 +664,9 @@ TAKING_OVER: dict[str, Point] = {
     "before the buffers are looked at": Point("before", "vswapd.channel.router:Router.redo"),
     "one buffer is looked at": Point("after", "vswapd.channel.router:Router.redo"),
     "all buffers are looked at": Point("after", "vswapd.channel.router:Router.redo", skip=1),
-    "a buffer is released": Point("after", FORGET),
+    "a buffer is released": Point(
+        "after", FORGET, only="threading.current_thread() is threading.main_thread()"
+    ),
     "nothing is outstanding any more": Point(
         "after", "vswapd.channel.outstanding:Outstanding.clear"
     ),
@@ -636,13 +677,20 @@ TAKING_OVER: dict[str, Point] = {
     "it is told": Point("after", "vswapd.office:Office.serving"),
 }
 
-ONLY_WITH_RESEND = {"nothing is outstanding any more", "the kernel is asked"}
+WITHOUT = {
+    "within the derivation",
+    "one buffer is looked at",
+    "all buffers are looked at",
+    "one data thread runs",
+    "before the bridge is greeted",
+    "it is told",
+}
+"""Points that are tried without a resend, too."""
 
 SUCCESSORS = [
-    pytest.param(where, deaths, resend, id=f"{where}-{deaths}-{'' if resend else 'no-'}resend")
-    for where in TAKING_OVER
-    for deaths, resend in ((1, True), (2, True), (2, False))
-    if resend or where not in ONLY_WITH_RESEND
+    *(pytest.param(where, 1 + at % 2, True, id=where) for at, where in enumerate(TAKING_OVER)),
+    *(pytest.param(where, 2, True, id=f"{where}-twice") for where in list(TAKING_OVER)[::2]),
+    *(pytest.param(where, 2, False, id=f"{where}-no-resend") for where in sorted(WITHOUT)),
 ]
 
 
@@ -678,12 +726,15 @@ def named(scene: Scene, name: str) -> list[int]:
     return found
 
 
+def has_another(scene: Scene, name: str, before: list[int]) -> bool:
+    """Whether there is a process of that name that was not there before."""
+    return not set(before).issuperset(named(scene, name))
+
+
 FORKS, STANDBY = "vswap-forks", "vswap-standby"
 
 
-@pytest.mark.parametrize(
-    "who", [(STANDBY,), (FORKS,), (FORKS, STANDBY)], ids=lambda who: " and ".join(who)
-)
+@pytest.mark.parametrize("who", [(STANDBY,), (FORKS,), (FORKS, STANDBY)], ids=" and ".join)
 def test_others_are_killed_and_then_the_worker(who: tuple[str, ...], serve: Serve) -> None:
     scene = serve()
     filled(scene)
@@ -693,7 +744,7 @@ def test_others_are_killed_and_then_the_worker(who: tuple[str, ...], serve: Serv
         for pid in before[name]:
             os.kill(pid, signal.SIGKILL)
     for name in who:
-        assert eventually(lambda name=name: set(named(scene, name)) - set(before[name]))
+        assert eventually(partial(has_another, scene, name, before[name]))
     scene.read_all()
     kill_worker(scene)
     scene.write(ACROSS, mixed(LARGE, 6))
@@ -703,10 +754,10 @@ def test_others_are_killed_and_then_the_worker(who: tuple[str, ...], serve: Serv
 def test_all_are_killed_at_once_but_the_supervisor(serve: Serve) -> None:
     scene = serve()
     filled(scene)
-    scene.trap.deaths += 1
-    for pid in family(scene.device.pid)[1:]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for pid in named(scene, FORKS) + named(scene, STANDBY):
+        os.kill(pid, signal.SIGKILL)
+    kill_worker(scene)  # before the supervisor can have another standby
+    print(scene.device.stderr(), family(scene.device.pid))
     scene.write(ACROSS, mixed(LARGE, 6))
     scene.survives()
 
@@ -716,24 +767,39 @@ def test_all_are_killed_at_once_but_the_supervisor(serve: Serve) -> None:
 FINISH = "vswapd.channel.fetchers:Fetchers._finish"
 
 
+PARKED: dict[str, Point] = {
+    "handed over": Point("before", "vswapd.channel.fetchers:Fetchers.answer"),
+    "not begun": Point("before", FINISH),
+    "fetched": Point("after", "vswap.store.lane:FetchLane.finish"),
+    "answered": Point("after", "vswapd.channel.fetchers:Fetchers._reply"),
+}
+
+
 @resends
-@pytest.mark.parametrize("deaths", [1, 2])
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_with_a_read_that_waits_for_the_disk(
-    when: str, deaths: int, resend: bool, serve: Serve, trap: Trap, backing: Path
+@pytest.mark.parametrize("where", PARKED)
+def test_with_reads_that_wait_for_the_disk(
+    where: str, resend: bool, serve: Serve, trap: Trap, backing: Path
 ) -> None:
-    answered = "vswapd.channel.fetchers:Fetchers._reply"
-    scene = serve(
-        Point("before", FINISH if when == "before" else answered, skip=0)
-        if when == "before"
-        else Point("after", answered),
-        resend=resend,
-        backing=str(backing),
-    )
+    scene = serve(PARKED[where], resend=resend, backing=str(backing))
     on_disk(scene)
-    trap.arm(deaths=deaths)
-    for page in (1000, 500):  # an answered one needs another for another death
-        scene.read(page, 3)
+    trap.arm(deaths=2)
+    for page in (1000, 500, 200, 30):
+        scene.meanwhile(partial(scene.read, page, 3))
+    for page in range(900, 520, -5):
+        if trap.sprung:
+            break
+        scene.read(page, 3)  # one worker may have answered all of the others
+    scene.survives()
+
+
+def test_in_the_middle_of_bringing_back_what_was_read_twice(
+    serve: Serve, trap: Trap, backing: Path
+) -> None:
+    scene = serve(Point("before", MOVE, skip=20), backing=str(backing))
+    on_disk(scene)
+    scene.read_all()
+    trap.arm()
+    scene.read_all()
     scene.survives()
 
 
@@ -746,21 +812,19 @@ def test_a_read_that_was_answered_is_not_done_again_for_ever(
     trap.arm()
     scene.read(1000, 3)
     scene.settle()
+    scene.stats()  # and so what was answered has been noted
     kill_worker(scene)  # while nobody wants anything
     stats = scene.stats()
-    assert stats["worker_restarts"] == 2
-    assert (stats["parked"], stats["late_replies"]) == (0, 0)
+    assert (stats["worker_restarts"], stats["parked"], stats["late_replies"]) == (2, 0, 0)
     scene.survives()
 
 
-READ, WRITE, OPEN = (
-    f"vswapd.control.namespace:Namespace.{name}" for name in ("read", "write", "open")
-)
+NAMESPACE = "vswapd.control.namespace:Namespace"
 
 
 @resends
 @pytest.mark.parametrize("deaths", [1, 2])
-@pytest.mark.parametrize("place", [OPEN, READ])
+@pytest.mark.parametrize("place", [f"{NAMESPACE}.open", f"{NAMESPACE}.read"])
 def test_with_a_request_that_was_passed_on(
     place: str, deaths: int, resend: bool, serve: Serve, trap: Trap
 ) -> None:
@@ -774,7 +838,7 @@ def test_with_a_request_that_was_passed_on(
 @resends
 @pytest.mark.parametrize(
     "point",
-    [Point("before", WRITE), Point("before", "vswap.store.store:Store.compact")],
+    [Point("before", f"{NAMESPACE}.write"), Point("before", "vswap.store.store:Store.compact")],
     ids=["passed on", "begun"],
 )
 def test_with_a_command_that_was_passed_on(
@@ -788,12 +852,27 @@ def test_with_a_command_that_was_passed_on(
 
 
 @resends
+def test_a_read_of_the_disk_that_lay_in_a_buffer_is_answered_and_forgotten(
+    resend: bool, serve: Serve, trap: Trap, backing: Path
+) -> None:
+    scene = serve(on_received(Opcode.READ), resend=resend, backing=str(backing))
+    on_disk(scene)
+    trap.arm()
+    scene.read(1000, 3)
+    scene.settle()
+    scene.stats()  # and so what was answered has been noted
+    kill_worker(scene)  # while nobody wants anything
+    stats = scene.stats()
+    assert (stats["worker_restarts"], stats["parked"], stats["late_replies"]) == (2, 0, 0)
+    scene.survives()
+
+
+@resends
 def test_a_command_that_is_cancelled_is_not_done_all_the_same(
     resend: bool, serve: Serve, trap: Trap
 ) -> None:
     """It was received, and nobody has begun with it."""
-    received = Point("before", "vswapd.channel.router:Router.decode", only=of(Opcode.WRITE))
-    scene = serve(received, resend=resend, memory_limit=48 * MIB)
+    scene = serve(on_received(Opcode.WRITE), resend=resend, memory_limit=48 * MIB)
     trap.arm()
     code, _ = scene.give("memory_limit 32M")
     expected = {0: 32 * MIB, errno.ECANCELED: 48 * MIB}
@@ -829,9 +908,11 @@ def test_a_backing_that_was_attached_later_is_there_after(serve: Serve, backing:
     assert (stats["backing"], stats["backing_state"]) == (str(backing), "attached")
     assert stats["backing_pages"] == 1024
     scene.write(1024, noise(256, 1))
-    assert scene.done("writeback huge") == "256 pages written back\n"
+    assert scene.done("writeback huge").endswith(" pages written back\n")
+    assert scene.stats()["backing_pages"] == 1280
     kill_worker(scene)
-    assert scene.survives()["backing_pages"] == 1280
+    assert scene.stats()["backing_pages"] == 1280
+    scene.survives()
 
 
 ATTACHING: dict[str, tuple[Point, bool]] = {
