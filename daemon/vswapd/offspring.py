@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from vswapd.messages import Link
+from vswapd.messages import Link, Message
 
 __all__ = ["FORK_SERVER", "Child", "ForkServer", "Predecessor"]
 
@@ -26,6 +27,9 @@ class Child:
         self.pid = 0
         self.pidfd: int | None = None
         self.prepared = False
+        self.is_worker = False
+        """Whether it was told to serve."""
+        self._made = time.monotonic()
         self.serving_since: float | None = None
         self.why = ""
         """What it said when it failed."""
@@ -34,6 +38,17 @@ class Child:
         """It has said which process it is. Raises `ProcessLookupError` if it has gone."""
         self.pidfd = os.pidfd_open(pid)
         self.pid = pid
+
+    def age(self) -> float:
+        """In seconds."""
+        return time.monotonic() - self._made
+
+    def last_words(self) -> Iterator[tuple[Message, list[int]]]:
+        """It has ended: what it said before, and nobody has heard yet."""
+        poll = select.poll()
+        poll.register(self.link.fileno(), select.POLLIN)
+        while poll.poll(0) and (received := self.link.receive()) is not None:
+            yield received
 
     def kill(self) -> None:
         """At once."""
