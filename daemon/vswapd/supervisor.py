@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from vswap.errors import UserError
+from vswapd.ending import is_ending
 from vswapd.estate import Estate
 from vswapd.held import Held, Record
 from vswapd.loop import Loop
 from vswapd.messages import Message
 from vswapd.notify import Told, reason
-from vswapd.offspring import FORK_SERVER, Child, ForkServer, Predecessor
+from vswapd.offspring import FORK_SERVER, Child, Death, ForkServer, Predecessor
 from vswapd.patience import Patience
 from vswapd.sdnotify import Keeper
 from vswapd.watchdog import Watchdog
@@ -255,7 +256,7 @@ class Supervisor:
         elif word == "failed":
             child.why = str(message["why"])
         elif word == "serving":
-            self._on_serving(child)
+            self._on_serving(child, message["threads"])
         elif word == "closed":
             self.estate.detach()
         elif child is self._worker and self.estate.hear(message, fds):
@@ -288,8 +289,11 @@ class Supervisor:
         seconds = float(held.record.values.get("watchdog", 0))
         self._watchdog = Watchdog(seconds, held.signs, held.has_waiting)
 
-    def _on_serving(self, child: Child) -> None:
+    def _on_serving(self, child: Child, threads: list[int]) -> None:
         child.serving_since = time.monotonic()
+        child.open_threads(threads)
+        for fd in child.threads:
+            self.loop.watch(fd, lambda: self._on_thread_end(child))
         if not self._ready.told:
             self._ready.tell("ready")
             _log.info("serving %s/swap", self.estate.record.point)
@@ -297,41 +301,62 @@ class Supervisor:
 
     # --- Deaths ---------------------------------------------------------------------------
 
+    def _on_thread_end(self, child: Child) -> None:
+        """A thread of the worker has ended: all of it, if so do the others.
+
+        Then the next one need not wait until the memory of this one has been unmapped.
+        """
+        self._ignore_threads(child)
+        if child is not self._worker or self._patience.delay() or self.estate.is_closed:
+            return
+        if is_ending(child.pid):
+            self._lose(child)
+
+    def _ignore_threads(self, child: Child) -> None:
+        for fd in child.threads:
+            self.loop.ignore(fd)
+        child.close_threads()
+
+    def _lose(self, worker: Child) -> None:
+        """There is no worker any more."""
+        for received in worker.last_words():
+            self._hear(worker, *received)
+        self._worker = None
+        if self._watchdog is not None:
+            self._watchdog.forgive()
+        self.estate.note(restarts=self.estate.record.restarts + 1)
+
     def _on_death(self, child: Child) -> None:
-        for received in child.last_words():
-            self._hear(child, *received)
-        self.loop.ignore(child.link)
-        if child.pidfd is not None:
-            self.loop.ignore(child.pidfd)
-        killed, status = child.reap()
-        why = child.why or ("killed" if killed else f"status {status}")
+        if child is self._worker:
+            if self.estate.is_closed:
+                self.stop(0 if self._reap(child).status == 0 else 1)
+                return
+            self._lose(child)
+        death = self._reap(child)
         if child is self._standby:
             self._standby = None
-        if child is self._worker:
-            self._worker = None
-            if self.estate.is_closed:
-                self.stop(0 if status == 0 else 1)
-                return
         if not self._ready.told:
             self._go_wrong(child.why or "the worker stopped before it was ready")
             return
-        self._patience.died(child.served(), killed=killed)
+        self._patience.died(child.served(), killed=death.killed)
         self._next_at = time.monotonic() + self._patience.delay()
-        if child.is_worker:
-            self._on_worker_lost(why)
-        else:
-            _log.warning("a standby has ended (%s)", why)
+        why = child.why or ("killed" if death.killed else f"status {death.status}")
+        _log.warning("a %s has ended (%s)", "worker" if child.is_worker else "standby", why)
         if self._patience.given_up:
             _log.error(
                 "workers fail again and again: none is started any more, requests wait, and "
                 "nothing is lost; `vswap restart` tries again, also with another version"
             )
 
-    def _on_worker_lost(self, why: str) -> None:
-        _log.warning("the worker has ended (%s): another one goes on", why)
-        if self._watchdog is not None:
-            self._watchdog.forgive()
-        self.estate.note(restarts=self.estate.record.restarts + 1)
+    def _reap(self, child: Child) -> Death:
+        """It has ended: leave nothing of it."""
+        for received in child.last_words():
+            self._hear(child, *received)
+        self.loop.ignore(child.link)
+        self._ignore_threads(child)
+        if child.pidfd is not None:
+            self.loop.ignore(child.pidfd)
+        return child.reap()
 
     def _on_end_before(self) -> None:
         """The worker of a supervisor before us has ended."""

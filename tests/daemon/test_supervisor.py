@@ -272,7 +272,7 @@ def serve(supervisor: Supervisor) -> tuple[Child, Link]:
     other.send("prepared", signs=[0], region=0)
     supervisor._on_child(child)
     supervisor._promote()
-    other.send("serving")
+    other.send("serving", threads=[])
     supervisor._on_child(child)
     return child, other
 
