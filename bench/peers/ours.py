@@ -14,7 +14,7 @@ from bench.peers import processes
 from bench.peers.peer import CommandError, Peer, PeerError, Stored
 from bench.peers.served import loop, mount_point, served
 from vswap.errors import UserError
-from vswapd.cli.daemon import worker_command
+from vswapd.cli.daemon import daemon_command
 from vswapd.config import Settings
 
 __all__ = ["Vswap", "vswap"]
@@ -62,7 +62,7 @@ def vswap(size: int, **settings: object) -> Iterator[Vswap]:
     with mount_point() as mount:
         text = json.dumps({"name": "bench", "mount": str(mount), "size": size, **settings})
         try:
-            argv = worker_command(Settings.from_json(text))
+            argv = daemon_command(Settings.from_json(text))
         except UserError as error:
             raise PeerError(str(error)) from None
         with served(argv, mount) as pids, loop(mount / "swap") as device:

@@ -19,7 +19,7 @@ from typing import IO
 from bench.peers.peer import PeerError
 from bench.peers.processes import alive, family, kill
 from vswap.errors import UserError
-from vswapd.cli.daemon import worker_environment
+from vswapd.cli.daemon import daemon_environment
 from vswapd.mounts import is_mount_point
 from vswapd.swapdev import attach_loop, detach_loop, run_program
 
@@ -55,7 +55,7 @@ def served(argv: Sequence[str], mount: Path) -> Iterator[tuple[int, ...]]:
     Raises `PeerError` when it is not installed, or does not serve.
     """
     paths = f"{ROOT}:{ROOT / 'daemon'}"
-    environment = {**worker_environment(), "PYTHONPATH": paths}
+    environment = {**daemon_environment(), "PYTHONPATH": paths}
     with tempfile.TemporaryFile() as log:
         try:
             server = subprocess.Popen(

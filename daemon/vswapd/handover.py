@@ -41,7 +41,7 @@ class Heir:
 
         `tell` is told ``ok`` or ``error REASON`` at the end. Raises `OSError`.
         """
-        held = supervisor.held
+        held = supervisor.estate.held
         assert held is not None
         self._supervisor = supervisor
         self._tell = tell
@@ -58,7 +58,7 @@ class Heir:
             bundle.append(("record", record_fd))
         names, fds = [name for name, _ in bundle], [fd for _, fd in bundle]
         self._link.send("inherit", fds, names=names, record=held.record.to_json())
-        supervisor.watch(self._link, self._on_message)
+        supervisor.loop.watch(self._link, self._on_message)
 
     def _on_message(self) -> None:
         received = self._link.receive()
@@ -74,7 +74,7 @@ class Heir:
             self._end(f"error {why}")
 
     def _let_take(self) -> None:
-        held, worker = self._supervisor.held, self._supervisor.worker
+        held, worker = self._supervisor.estate.held, self._supervisor.worker
         assert held is not None
         self._supervisor.held_back = True
         fds = [fd for fd in (held.backing, worker) if fd is not None]
@@ -82,7 +82,7 @@ class Heir:
 
     def _end(self, outcome: str) -> None:
         self.ended = True
-        self._supervisor.ignore(self._link)
+        self._supervisor.loop.ignore(self._link)
         self._link.close()
         self._tell(outcome)
 
@@ -109,7 +109,7 @@ class Inheritance(Told):
         supervisor.inherit(self.held)
         supervisor.held_back = True
         supervisor.on_prepared = self._on_prepared
-        supervisor.watch(self._link, self._on_message)
+        supervisor.loop.watch(self._link, self._on_message)
 
     def _on_prepared(self) -> None:
         if self._supervisor.held_back:
@@ -119,7 +119,7 @@ class Inheritance(Told):
         received = self._link.receive()
         supervisor = self._supervisor
         if received is None:
-            supervisor.ignore(self._link)
+            supervisor.loop.ignore(self._link)
             if supervisor.held_back:  # it has died: somebody must go on with the device
                 self.held.note(restarts=self.held.record.restarts + 1)
                 pidfd = open_holder(self.held.state[0])

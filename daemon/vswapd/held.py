@@ -91,7 +91,9 @@ class Held:
             raise ValueError("a region of the state is missing")
         if not held.state or held.connection is None:
             raise ValueError("a device needs its state and its connection")
-        if (held.backing is None) != (record.backing is None):
+        if record.backing is None:
+            held.drop_backing()  # its descriptor was stored, and nothing more said yet
+        elif held.backing is None:
             raise ValueError("the backing that was attached is missing")
         return held
 

@@ -17,6 +17,8 @@ __all__ = ["Link", "Message"]
 
 Message = dict[str, Any]
 
+_Received = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+
 _MOST_BYTES = 64 << 10
 _MOST_FDS = 32
 
@@ -63,11 +65,11 @@ class Link:
         """
         space = socket.CMSG_LEN(_MOST_FDS * array.array("i").itemsize)
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(
-                _MOST_BYTES, space, socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, _, _ = self._receive(space)
         except ConnectionResetError:
-            return None
+            # The other process left messages of ours unread, which is said once, and first. What
+            # it said before is there still.
+            data, ancillary, _, _ = self._receive(space)
         if not data:
             return None
         fds = array.array("i")
@@ -76,6 +78,9 @@ class Link:
                 fds.frombytes(content[: len(content) // fds.itemsize * fds.itemsize])
         message: Message = json.loads(data)
         return message, fds.tolist()
+
+    def _receive(self, space: int) -> _Received:
+        return self._socket.recvmsg(_MOST_BYTES, space, socket.MSG_CMSG_CLOEXEC)
 
     def close(self) -> None:
         """The other process sees the end."""

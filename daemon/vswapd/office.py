@@ -28,9 +28,9 @@ class Office:
         reply = encode_init_reply(unique, agreed.reply)
         self._link.send("agreed", init=agreed.raw.hex(), reply=reply.hex())
 
-    def serving(self) -> None:
-        """Tell that requests are being answered."""
-        self._link.send("serving")
+    def serving(self, threads: list[int]) -> None:
+        """Tell that requests are being answered, by these threads."""
+        self._link.send("serving", threads=threads)
 
     def closed(self) -> None:
         """Tell that the connection has closed."""

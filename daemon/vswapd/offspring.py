@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
-from vswapd.messages import Link
+from vswapd.ending import open_thread
+from vswapd.messages import Link, Message
 
 __all__ = ["FORK_SERVER", "Child", "ForkServer", "Predecessor"]
 
 FORK_SERVER = (sys.executable, "-m", "vswapd.forkserver")
+
+
+class Death(NamedTuple):
+    """How a process ended: by SIGKILL or not, and its exit status or the signal's number."""
+
+    killed: bool
+    status: int
 
 
 class Child:
@@ -26,7 +36,12 @@ class Child:
         self.pid = 0
         self.pidfd: int | None = None
         self.prepared = False
+        self.is_worker = False
+        """Whether it was told to serve."""
+        self._made = time.monotonic()
         self.serving_since: float | None = None
+        self.threads: list[int] = []
+        """Descriptors that are readable when a thread of it has ended."""
         self.why = ""
         """What it said when it failed."""
 
@@ -35,20 +50,42 @@ class Child:
         self.pidfd = os.pidfd_open(pid)
         self.pid = pid
 
+    def open_threads(self, tids: Iterable[int]) -> None:
+        """Have `threads` for these, where the kernel gives such descriptors."""
+        found = [open_thread(tid) for tid in tids]
+        self.threads = [fd for fd in found if fd is not None]
+
+    def close_threads(self) -> None:
+        """They are not of interest any more."""
+        for fd in self.threads:
+            os.close(fd)
+        self.threads = []
+
+    def age(self) -> float:
+        """In seconds."""
+        return time.monotonic() - self._made
+
+    def last_words(self) -> Iterator[tuple[Message, list[int]]]:
+        """It has ended: what it said before, and nobody has heard yet."""
+        poll = select.poll()
+        poll.register(self.link.fileno(), select.POLLIN)
+        while poll.poll(0) and (received := self.link.receive()) is not None:
+            yield received
+
     def kill(self) -> None:
         """At once."""
         if self.pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def reap(self) -> tuple[bool, int]:
-        """It has ended: whether by SIGKILL, and its status or signal; close what it leaves.
+    def reap(self) -> Death:
+        """It has ended: close what it leaves.
 
         Who is not our child, but was another supervisor's, tells nothing: that counts as killed.
         """
         self.link.close()
         if self.pidfd is None:
-            return False, 0
+            return Death(killed=False, status=0)
         try:
             result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         except ChildProcessError:
@@ -56,9 +93,9 @@ class Child:
         os.close(self.pidfd)
         self.pidfd = None
         if result is None:
-            return True, int(signal.SIGKILL)
+            return Death(killed=True, status=signal.SIGKILL)
         killed = result.si_code == os.CLD_KILLED and result.si_status == signal.SIGKILL
-        return killed, result.si_status
+        return Death(killed, result.si_status)
 
     def served(self) -> float | None:
         """For how many seconds; None if it has not come to that."""

@@ -46,13 +46,13 @@ class _Daemon:
         self._command = command
         self._desk = Desk(self._replace)
         self.heir: Heir | None = None
-        supervisor.watch(self._desk, self._desk.on_visitor)
+        supervisor.loop.watch(self._desk, self._desk.on_visitor)
         supervisor.on_hangup = self._replace
 
     def _replace(self) -> None:
         if self.heir is not None and not self.heir.ended:
             return  # it is being done
-        if self._supervisor.held is None or self._supervisor.held.connection is None:
+        if not self._supervisor.estate.is_open:
             self._tell("error the device is not ready yet")
             return
         self._supervisor.try_again()

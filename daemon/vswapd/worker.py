@@ -6,7 +6,6 @@ with a new state: that is the same, with nothing in it. docs/concurrency.md has 
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
@@ -27,6 +26,7 @@ from vswapd.background import in_background
 from vswapd.channel import Channel, Handshake, Outstanding
 from vswapd.config import Settings
 from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report, commands_of
+from vswapd.ending import claim
 from vswapd.office import Office
 
 __all__ = ["Charge", "Worker", "policy_of"]
@@ -85,7 +85,7 @@ class Worker:
         self._state = state
         self._office = office
         self._charge = charge
-        fcntl.lockf(state.header.fd, fcntl.LOCK_EX)  # this process's, until it ends
+        claim(state.header.fd)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._store = Store(state, policy_of(settings), self._wake)
         self._attach_first()
@@ -184,7 +184,7 @@ class Worker:
             nursery.start_soon(self._keep_going, self._keep_ready)
             nursery.start_soon(self._keep_going, self._keep_small)
             self._serving = True
-            self._office.serving()
+            self._office.serving(self._channel.thread_ids())
             await self._closed.wait()
             if not self._channel.failed:
                 self._office.closed()

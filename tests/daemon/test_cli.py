@@ -356,7 +356,7 @@ def test_stop_kills_a_daemon_that_does_not_end(
 def test_relative_python_path_holds_in_another_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"daemon{os.pathsep}/abs")
     wanted = f"{Path.cwd()}/daemon{os.pathsep}/abs"
-    assert daemon.worker_environment()["PYTHONPATH"] == wanted
+    assert daemon.daemon_environment()["PYTHONPATH"] == wanted
 
 
 def test_log_is_removed_unless_it_tells_something(tmp_path: Path) -> None:

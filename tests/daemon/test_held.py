@@ -154,9 +154,11 @@ def test_missing_descriptors_are_refused(missing: set[str], bundle: Bundle) -> N
         Held.of(record, [(name, fd) for name, fd in bundle if name not in missing])
 
 
-def test_a_backing_nobody_knows_of_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(ValueError, match="backing"):
-        Held.of(Record(RECORD.settings, "/mnt/m"), bundle)
+def test_a_backing_that_was_only_stored_yet_is_let_go(bundle: Bundle) -> None:
+    """It is recorded before its worker is told that it is held, so nothing is on it."""
+    held = Held.of(Record(RECORD.settings, "/mnt/m"), bundle)
+    assert held.backing is None
+    assert not is_open(dict(bundle)["backing"])
 
 
 def test_a_device_that_is_new_has_no_connection_yet(memfd: MakeFd) -> None:

@@ -69,9 +69,9 @@ def test_the_handshake_can_be_had_back_from_what_is_kept(
 
 
 def test_serving_is_told(office: Office, link: Link, keeping: Keeping) -> None:
-    office.serving()
+    office.serving([1, 2])
     keeping.hear_all(link)
-    assert keeping.heard == [{"is": "serving"}]
+    assert keeping.heard == [{"is": "serving", "threads": [1, 2]}]
 
 
 def test_a_backing_is_held_by_both(
@@ -151,6 +151,6 @@ def test_a_supervisor_that_is_gone_is_no_error_to_who_tells_it_something(
     office: Office, keeping: Keeping
 ) -> None:
     keeping.go()
-    office.serving()
+    office.serving([1, 2])
     office.drop_backing()
     office.keep_handshake(agreed())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,9 +56,7 @@ def supervisor(held: Held) -> Iterator[Supervisor]:
     made = Supervisor(RECORD, ready, Keeper(None))
     made.inherit(held)
     yield made
-    made._selector.close()
-    for fd in (made._signals, made._signalled):
-        os.close(fd)
+    made.loop.close()
 
 
 # --- Leaving no mount behind -----------------------------------------------------------
@@ -137,7 +136,7 @@ def made_child(supervisor: Supervisor) -> tuple[Child, Link]:
             os._exit(1)
     child = Child(link)
     supervisor._standby = child
-    supervisor.watch(child.link, lambda: supervisor._on_child(child))
+    supervisor.loop.watch(child.link, lambda: supervisor._on_child(child))
     other = Link(theirs)
     other.send("hello", pid=pid)
     supervisor._on_child(child)
@@ -150,6 +149,46 @@ def end(supervisor: Supervisor, child: Child, number: int = signal.SIGKILL) -> N
     os.kill(child.pid, number)
     os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
     supervisor._on_death(child)
+
+
+def test_last_words_are_heard_although_the_death_is_noticed_first(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    child, other = made_child(supervisor)
+    other.send("failed", why="there is no room")
+    other.close()
+    end(supervisor, child)
+    assert "there is no room" in caplog.text
+
+
+def test_a_standby_that_is_not_prepared_in_time_is_replaced(supervisor: Supervisor) -> None:
+    child, other = made_child(supervisor)
+    other.close()
+    born = time.monotonic()
+    supervisor._tick(born + 1)
+    assert supervisor._standby is child
+    child._made -= 31
+    supervisor._tick(born + 1)
+    assert child.pidfd is not None
+    os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOWAIT)
+    supervisor._on_death(child)
+    assert supervisor._standby is None
+
+
+def test_standbys_that_fail_beside_a_worker_are_tried_again_later(supervisor: Supervisor) -> None:
+    """Nobody waits, so nobody would ask for it."""
+    worker, other = made_child(supervisor)
+    other.close()
+    supervisor._worker, worker.serving_since = worker, time.monotonic()
+    for _ in range(MOST):
+        standby, other = made_child(supervisor)
+        other.close()
+        end(supervisor, standby, signal.SIGTERM)
+    assert supervisor._patience.given_up
+    supervisor._tick(supervisor._next_at + 1)
+    assert not supervisor._patience.given_up
+    supervisor._worker = None
+    end(supervisor, worker)
 
 
 def test_a_standby_is_given_the_state_and_then_the_connection(
@@ -200,7 +239,7 @@ def test_no_standby_serves_while_somebody_else_decides(supervisor: Supervisor) -
     end(supervisor, child)
     other.close()
     assert supervisor._server is not None
-    supervisor.ignore(supervisor._server.link)
+    supervisor.loop.ignore(supervisor._server.link)
     supervisor._server.close()
 
 
@@ -233,7 +272,7 @@ def serve(supervisor: Supervisor) -> tuple[Child, Link]:
     other.send("prepared", signs=[0], region=0)
     supervisor._on_child(child)
     supervisor._promote()
-    other.send("serving")
+    other.send("serving", threads=[])
     supervisor._on_child(child)
     return child, other
 
@@ -311,7 +350,7 @@ def kept_record(systemd: Systemd) -> Record:
 def test_systemd_has_all_that_is_held(
     supervisor: Supervisor, held: Held, systemd: Systemd, address: str
 ) -> None:
-    supervisor._keeper = keeper = Keeper(address)
+    supervisor.estate.keeper = keeper = Keeper(address)
     supervisor.inherit(held)
     systemd.hear()
     kept = {name.removeprefix("vswap-"): fds for name, fds in systemd.kept.items()}
@@ -326,7 +365,7 @@ def test_systemd_s_record_counts_the_workers(
     supervisor: Supervisor, held: Held, systemd: Systemd, address: str
 ) -> None:
     """Their number tells the file handles of one from those of another."""
-    supervisor._keeper = keeper = Keeper(address)
+    supervisor.estate.keeper = keeper = Keeper(address)
     supervisor.inherit(held)
     child, other = serve(supervisor)
     end(supervisor, child)
@@ -339,7 +378,7 @@ def test_systemd_s_record_counts_the_workers(
 def test_systemd_has_the_backing_that_is_attached_and_no_other(
     supervisor: Supervisor, held: Held, systemd: Systemd, address: str
 ) -> None:
-    supervisor._keeper = keeper = Keeper(address)
+    supervisor.estate.keeper = keeper = Keeper(address)
     supervisor.inherit(held)
     child, other = serve(supervisor)
     for path in ("/first", "/second"):

@@ -27,6 +27,8 @@ __all__ = [
     "READY_SECONDS",
     "Daemon",
     "DiedError",
+    "daemon_command",
+    "daemon_environment",
     "locked_log",
     "log_path",
     "remove_log",
@@ -34,8 +36,6 @@ __all__ = [
     "stop_daemon",
     "wait_ready",
     "warnings",
-    "worker_command",
-    "worker_environment",
 ]
 
 READY_SECONDS = 30.0
@@ -56,12 +56,12 @@ class Daemon:
     log: Path
 
 
-def worker_command(settings: Settings) -> list[str]:
+def daemon_command(settings: Settings, *options: str) -> list[str]:
     """The program that serves a device."""
-    return [sys.executable, "-m", "vswapd.supervise", settings.to_json()]
+    return [sys.executable, "-m", "vswapd.supervise", *options, settings.to_json()]
 
 
-def worker_environment() -> dict[str, str]:
+def daemon_environment() -> dict[str, str]:
     """Its environment: ours, fit for another working directory.
 
     numpy's BLAS, which is never called, would start threads and map memory for each.
@@ -119,7 +119,7 @@ def remove_log(path: Path) -> None:
 def start_daemon(command: Sequence[str], log: Path) -> Daemon:
     """Start `command --ready-fd N` in a session of its own, with nothing of ours but a pipe."""
     ready, theirs = os.pipe()
-    environment = worker_environment()
+    environment = daemon_environment()
     environment.pop("NOTIFY_SOCKET", None)  # what a unit waits for is `up`, and it has no say here
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

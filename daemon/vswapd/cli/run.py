@@ -9,7 +9,7 @@ import click
 
 from vswap.errors import UserError
 from vswapd.cli.backing_file import check_backing, is_missing, make_missing
-from vswapd.cli.daemon import worker_command, worker_environment
+from vswapd.cli.daemon import daemon_command, daemon_environment
 from vswapd.cli.interrupt import StoppedError, Undo, interrupts
 from vswapd.cli.options import StoreOptions, backing_room, make_settings, store_options
 from vswapd.cli.place import check_fuse, check_mount
@@ -35,8 +35,8 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
         room = backing_room(options, settings.size)
         check_backing(settings.backing, room)
         _make_missing(settings.backing, room or settings.size)
-    command = [*worker_command(settings), "--foreground"]
-    environment = worker_environment()
+    command = daemon_command(settings, "--foreground")
+    environment = daemon_environment()
     os.chdir("/")  # a daemon must not keep a file system busy; and `-m` imports from here
     os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
 

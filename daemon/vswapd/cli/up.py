@@ -108,7 +108,7 @@ def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:
     undo.later(place.remove_own_mount, mount)
     place.make_own_mount(mount)
     with signals.held():
-        started = daemon.start_daemon(daemon.worker_command(settings), log)
+        started = daemon.start_daemon(daemon.daemon_command(settings), log)
         undo.later(daemon.stop_daemon, started, mount)
     daemon.wait_ready(started)
     for warning in daemon.warnings(log):

@@ -1,0 +1,64 @@
+"""Waiting for several things at once in one thread: descriptors, signals, and the time."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+__all__ = ["Loop"]
+
+
+class Loop:
+    """What is waited for, and what is done then."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._selector = selectors.DefaultSelector()
+        self._signals, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def watch(self, fd: FileDescriptorLike, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever there is something to read."""
+        self._selector.register(fd, selectors.EVENT_READ, heard)
+
+    def ignore(self, fd: FileDescriptorLike) -> None:
+        """Do so no longer."""
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(fd)
+
+    def watch_signals(
+        self, numbers: Iterable[signal.Signals], came: Callable[[bytes], None]
+    ) -> None:
+        """Take these signals over; `came` is called with the numbers of those that came."""
+        for number in numbers:
+            signal.signal(number, lambda _number, _frame: None)
+        signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
+        self.watch(self._signals, lambda: came(os.read(self._signals, 64)))
+
+    def wake(self) -> None:
+        """Let `wait` return. From any thread."""
+        with suppress(BlockingIOError):  # it will anyway
+            os.write(self._signalled, b"\0")
+
+    def wait(self, until: float) -> None:
+        """Wait for one thing, until a time (`time.monotonic`), and do what is to be done.
+
+        For one only: what is done may close the others, and their numbers be given to new ones.
+        """
+        seconds = max(0.0, until - time.monotonic())
+        for key, _ in self._selector.select(seconds)[:1]:
+            key.data()
+
+    def close(self) -> None:
+        """Signals are taken over, and do nothing, from now on."""
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        os.close(self._signals)
+        os.close(self._signalled)
