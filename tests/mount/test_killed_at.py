@@ -757,9 +757,37 @@ def test_all_are_killed_at_once_but_the_supervisor(serve: Serve) -> None:
     for pid in named(scene, FORKS) + named(scene, STANDBY):
         os.kill(pid, signal.SIGKILL)
     kill_worker(scene)  # before the supervisor can have another standby
-    print(scene.device.stderr(), family(scene.device.pid))
     scene.write(ACROSS, mixed(LARGE, 6))
+    scene.trap.deaths = scene.stats()["worker_restarts"]
+    assert scene.trap.deaths in (1, 2)  # the standby counts if it was told to serve, dead already
     scene.survives()
+
+
+# The thread that unmounts comes back when the supervisor has closed its loop.
+UNMOUNTS_SLOWLY = """
+import threading
+from vswapd import fusemount
+from vswapd.loop import Loop
+closed, unmount, close = threading.Event(), fusemount.unmount, Loop.close
+def slow(*arguments, **keywords):
+    unmount(*arguments, **keywords)
+    if threading.current_thread().name == "vswap-unmount":
+        closed.wait(10)
+def waiting(self):
+    close(self)
+    closed.set()
+    for thread in threading.enumerate():
+        if thread.name == "vswap-unmount":
+            thread.join(10)
+fusemount.unmount, Loop.close = slow, waiting
+"""
+
+
+def test_the_end_is_clean_also_if_unmounting_returns_late(serve: Serve) -> None:
+    scene = serve(supervisor=UNMOUNTS_SLOWLY)
+    kill_worker(scene)
+    scene.survives()
+    assert "Exception" not in scene.device.stderr()
 
 
 # --- What others wait for ----------------------------------------------------------------
