@@ -48,39 +48,39 @@ def is_ending(pid: int, seconds: float = _PATIENCE_SECONDS) -> bool:
 
 
 def _all_exiting(pid: int) -> bool:
-    tasks = Path(f"/proc/{pid}/task")
-    before: set[str] | None = None
+    tasks = f"/proc/{pid}/task"
+    exiting: set[str] = set()
     while True:  # until no thread has come while we looked
         try:
             threads = set(os.listdir(tasks))  # noqa: PTH208 - names are enough
         except (FileNotFoundError, ProcessLookupError):
             return True
-        if not all(_is_exiting(tasks / thread) for thread in threads):
-            return False
-        if before is not None and threads <= before:
+        if threads <= exiting:
             return True
-        before = threads
+        if not all(_is_exiting(f"{tasks}/{thread}/stat") for thread in threads - exiting):
+            return False
+        exiting |= threads
 
 
-def _is_exiting(thread: Path) -> bool:
+def _is_exiting(stat: str) -> bool:
     try:
-        fields = (thread / "stat").read_text().rpartition(")")[2].split()
+        fields = Path(stat).read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return True
     return bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
-def claim(fd: int) -> None:
+def claim(fd: int, ended: int | None = None) -> None:
     """Let this process be the one that works on a state, by a lock on its header (ONE-WORKER).
 
     Waits until no other does. The lock of one that is ending is left to it, and had when it
-    has ended.
+    has ended. `ended` is a process that is known to be so.
     """
     with suppress(BlockingIOError):
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     holder = lock_holder(fd)
-    if holder is not None and is_ending(holder):
+    if holder is not None and (holder == ended or is_ending(holder)):
         later = threading.Thread(target=fcntl.lockf, args=(fd, fcntl.LOCK_EX), daemon=True)
         later.name = "vswap-claim"
         later.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -23,6 +24,8 @@ class Loop:
         """Nothing yet."""
         self._selector = selectors.DefaultSelector()
         self._signals, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._lock = threading.Lock()  # between waking and closing
+        self._closed = False
 
     def watch(self, fd: FileDescriptorLike, heard: Callable[[], None]) -> None:
         """Call `heard` whenever there is something to read."""
@@ -43,9 +46,10 @@ class Loop:
         self.watch(self._signals, lambda: came(os.read(self._signals, 64)))
 
     def wake(self) -> None:
-        """Let `wait` return. From any thread."""
-        with suppress(BlockingIOError):  # it will anyway
-            os.write(self._signalled, b"\0")
+        """Let `wait` return. From any thread, also when it is closed."""
+        with self._lock, suppress(BlockingIOError):  # it will anyway
+            if not self._closed:
+                os.write(self._signalled, b"\0")
 
     def wait(self, until: float) -> None:
         """Wait for one thing, until a time (`time.monotonic`), and do what is to be done.
@@ -59,6 +63,8 @@ class Loop:
     def close(self) -> None:
         """Signals are taken over, and do nothing, from now on."""
         signal.set_wakeup_fd(-1)
-        self._selector.close()
-        os.close(self._signals)
-        os.close(self._signalled)
+        with self._lock:
+            self._closed = True
+            self._selector.close()
+            os.close(self._signals)
+            os.close(self._signalled)

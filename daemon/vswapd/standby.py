@@ -102,4 +102,6 @@ def _charge(message: Message, fds: list[int]) -> Charge:
             bytes.fromhex(message["init"]), decode_init_reply(bytes.fromhex(message["reply"]))
         )
     backing = (fds[1], str(message["backing"])) if len(fds) > 1 else None
-    return Charge(fds[0], agreed, backing, message["restarts"], message["supervisor"])
+    return Charge(
+        fds[0], agreed, backing, message["restarts"], message["supervisor"], message["ended"]
+    )

@@ -62,6 +62,7 @@ class Supervisor:
         self._server_pause = _SERVER_SECONDS
         self._worker: Child | None = None
         self._standby: Child | None = None
+        self._ended: int | None = None  # the process number of the last worker
         self._before: Predecessor | None = None  # a worker that must end first
         self.held_back = False
         """Whether no standby may be told to serve: somebody else decides on that."""
@@ -236,6 +237,7 @@ class Supervisor:
             backing=record.backing,
             restarts=record.restarts,
             supervisor=os.getpid(),
+            ended=self._ended,
         )
 
     def _on_child(self, child: Child) -> None:
@@ -321,7 +323,7 @@ class Supervisor:
         """There is no worker any more."""
         for received in worker.last_words():
             self._hear(worker, *received)
-        self._worker = None
+        self._worker, self._ended = None, worker.pid
         if self._watchdog is not None:
             self._watchdog.forgive()
         self.estate.note(restarts=self.estate.record.restarts + 1)

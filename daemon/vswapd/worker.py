@@ -44,7 +44,8 @@ class Charge:
     """What a worker is given to serve.
 
     `connection` is the descriptor; `agreed` is None if the handshake is still to come.
-    `backing` is the descriptor and the path of what a predecessor had attached.
+    `backing` is the descriptor and the path of what a predecessor had attached. `ended` is the
+    process number of that predecessor, if it has come to its end.
     """
 
     connection: int
@@ -52,6 +53,7 @@ class Charge:
     backing: tuple[int, str] | None
     restarts: int
     supervisor: int
+    ended: int | None = None
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -85,13 +87,15 @@ class Worker:
         self._state = state
         self._office = office
         self._charge = charge
-        claim(state.header.fd)
+        claim(state.header.fd, charge.ended)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._store = Store(state, policy_of(settings), self._wake)
         self._attach_first()
         if charge.agreed is None:
             self._store.maintain()  # the data threads' open segments come out of these
         self._serving = False
+        self._has_ended = False
+        self._token: trio.lowlevel.TrioToken | None = None
         self._closed = trio.Event()
         self._stirred = trio.Event()
 
@@ -139,12 +143,38 @@ class Worker:
             self._bridge = Bridge(self._charge.connection, self._outstanding.answered)
             self._bridge.offer(agreed)
             undo.callback(self._bridge.close)
-            trio.run(self._run, agreed)
+            self._serve_data(agreed)
+            trio.run(self._run)
             self._channel.join(_JOIN_SECONDS)
             if self._channel.failed:
                 return False  # a successor needs the backing: nobody must let go of it
             self._store.close()
             return True
+
+    def _serve_data(self, agreed: Handshake) -> None:
+        """Answer what was left, and start the data plane; the rest may come a little later."""
+        self._channel = Channel(
+            self._charge.connection,
+            self._state,
+            self._store,
+            outstanding=self._outstanding,
+            spin_us=self._settings.spin_us,
+            forward=self._bridge.forward,
+            prepare=_prepare_thread,
+            on_end=self._on_end,
+        )
+        if self._charge.agreed is not None:
+            self._channel.take_over(resend=agreed.resends)
+        else:
+            self._store.maintain()  # and are made up for
+        gc.freeze()
+        self._channel.start()
+
+    def _on_end(self) -> None:
+        """The last data thread ends, perhaps before trio runs."""
+        self._has_ended = True
+        if self._token is not None:
+            self._token.run_sync_soon(self._closed.set)
 
     def _agree(self) -> Handshake:
         """The handshake, or what it came to when it was made."""
@@ -155,24 +185,10 @@ class Worker:
         self._office.keep_handshake(agreed)
         return agreed
 
-    async def _run(self, agreed: Handshake) -> None:
-        token = trio.lowlevel.current_trio_token()
-        self._channel = Channel(
-            self._charge.connection,
-            self._state,
-            self._store,
-            outstanding=self._outstanding,
-            spin_us=self._settings.spin_us,
-            forward=self._bridge.forward,
-            prepare=_prepare_thread,
-            on_end=lambda: token.run_sync_soon(self._closed.set),
-        )
-        if self._charge.agreed is not None:
-            self._channel.take_over(resend=agreed.resends)
-        else:
-            self._store.maintain()  # and are made up for
-        gc.freeze()
-        self._channel.start()
+    async def _run(self) -> None:
+        self._token = token = trio.lowlevel.current_trio_token()
+        if self._has_ended:
+            self._closed.set()
         stir = partial(token.run_sync_soon, self._stir)
         control = Control(commands_of(self._store, self._attach, stir))
         size, generation = self._settings.size, self._charge.restarts

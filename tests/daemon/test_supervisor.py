@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vswap import libc
 from vswapd import fusemount, mounts
 from vswapd.config import Settings
 from vswapd.held import Held, Record
@@ -131,6 +132,7 @@ def made_child(supervisor: Supervisor) -> tuple[Child, Link]:
     pid = os.fork()
     if not pid:
         try:
+            libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # also if a test fails
             signal.pause()
         finally:
             os._exit(1)
@@ -218,6 +220,7 @@ def test_a_standby_is_given_the_state_and_then_the_connection(
         "reply": "11",
         "backing": None,
         "restarts": 3,
+        "ended": None,
         "supervisor": os.getpid(),
     }
     for fd in (*fds, connection):

@@ -93,6 +93,7 @@ class Channel:
         again, if the kernel can `resend`; else it is what was kept of it. All of that before
         anything new is received: a write must not be executed again after later ones.
         """
+        kept = self._outstanding.all()  # without what comes from the buffers now
         for thread in self._threads:
             thread.router.redo(resend=resend)
             thread.receiver.forget()
@@ -100,14 +101,14 @@ class Channel:
             self._outstanding.clear()
             self._threads[0].router.ask_again()
         else:
-            for kept in self._outstanding.all():
-                self._threads[0].router.serve_again(kept)
+            for request in kept:
+                self._threads[0].router.serve_again(request)
 
     def start(self) -> None:
         """Begin to serve."""
-        self._fetchers.start()
         for thread in self._threads:
             thread.start()
+        self._fetchers.start()
 
     def join(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for each thread, once the connection has closed."""
