@@ -70,13 +70,13 @@ class Heir:
             self._supervisor.stop(0)
         else:
             why = "the new supervisor has ended" if received is None else received[0]["why"]
-            self._supervisor.held_back = False
+            self._supervisor.go_on()
             self._end(f"error {why}")
 
     def _let_take(self) -> None:
         held, worker = self._supervisor.estate.held, self._supervisor.worker
         assert held is not None
-        self._supervisor.held_back = True
+        self._supervisor.hold_back()
         fds = [fd for fd in (held.backing, worker) if fd is not None]
         self._link.send("take", fds, record=held.record.to_json(), running=worker is not None)
 
@@ -107,7 +107,7 @@ class Inheritance(Told):
         """Let the supervisor inherit, and wait for the old one's word."""
         self._supervisor = supervisor
         supervisor.inherit(self.held)
-        supervisor.held_back = True
+        supervisor.hold_back()
         supervisor.on_prepared = self._on_prepared
         supervisor.loop.watch(self._link, self._on_message)
 
@@ -125,7 +125,7 @@ class Inheritance(Told):
                 pidfd = open_holder(self.held.state[0])
                 if pidfd is not None:
                     supervisor.follow(pidfd)
-                supervisor.held_back = False
+                supervisor.go_on()
             return
         message, fds = received
         record = Record.from_json(message["record"])
@@ -137,7 +137,7 @@ class Inheritance(Told):
         self.held.note(restarts=record.restarts + 1)
         if running is not None:
             supervisor.follow(running)
-        supervisor.held_back = False
+        supervisor.go_on()
 
     def tell(self, line: str) -> None:
         """Pass it on to the old one, the first time."""

@@ -44,10 +44,19 @@ class _Daemon:
         self._supervisor = supervisor
         self._keeper = keeper
         self._command = command
-        self._desk = Desk(self._replace)
+        self._desk = self._open_desk()
         self.heir: Heir | None = None
-        supervisor.loop.watch(self._desk, self._desk.on_visitor)
         supervisor.on_hangup = self._replace
+
+    def _open_desk(self) -> Desk | None:
+        """None if somebody has taken the address: a device is had all the same."""
+        try:
+            desk = Desk(self._replace)
+        except OSError as error:
+            _log.warning("`vswap restart` will not be heard, but SIGHUP: %s", error.strerror)
+            return None
+        self._supervisor.loop.watch(desk, desk.on_visitor)
+        return desk
 
     def _replace(self) -> None:
         if self.heir is not None and not self.heir.ended:
@@ -67,10 +76,12 @@ class _Daemon:
             _log.info("another supervisor has taken over")
         else:
             _log.error("restart is refused, everything goes on as it was: %s", line[6:])
-        self._desk.tell(line)
+        if self._desk is not None:
+            self._desk.tell(line)
 
     def close(self) -> None:
-        self._desk.close()
+        if self._desk is not None:
+            self._desk.close()
 
 
 def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = SUPERVISOR) -> int:

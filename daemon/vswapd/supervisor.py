@@ -65,7 +65,8 @@ class Supervisor:
         self._ended: int | None = None  # the process number of the last worker
         self._before: Predecessor | None = None  # a worker that must end first
         self.held_back = False
-        """Whether no standby may be told to serve: somebody else decides on that."""
+        """Whether somebody else decides who serves: see `hold_back`."""
+        self._deferred: list[tuple[Child, Message, list[int]]] = []
         self.on_prepared: Callable[[], None] = lambda: None
         """Called when a standby could serve."""
         self.on_hangup: Callable[[], None] = lambda: None
@@ -86,6 +87,20 @@ class Supervisor:
         """A worker that is not ours still runs: it is killed when a standby could serve."""
         self._before = Predecessor(pidfd)
         self.loop.watch(pidfd, self._on_end_before)
+
+    def hold_back(self) -> None:
+        """Somebody else decides who serves: no standby is told to, and nothing is promised.
+
+        What the worker wants to be held would not be what the other one was given.
+        """
+        self.held_back = True
+
+    def go_on(self) -> None:
+        """We decide again."""
+        self.held_back = False
+        deferred, self._deferred = self._deferred, []
+        for child, message, fds in deferred:
+            self._hear(child, message, fds)
 
     @property
     def worker(self) -> int | None:
@@ -261,6 +276,8 @@ class Supervisor:
             self._on_serving(child, message["threads"])
         elif word == "closed":
             self.estate.detach()
+        elif child is self._worker and self.held_back:
+            self._deferred.append((child, message, fds))
         elif child is self._worker and self.estate.hear(message, fds):
             child.link.send("held")
 

@@ -105,7 +105,8 @@ class Worker:
         if charge.agreed is not None and charge.backing is None:
             self._store.backing.stop_detach()  # it came to its end, and only the mark was left
         if charge.backing is not None:
-            self._store.backing.attach(self._office.kept_backing(*charge.backing))
+            kept = self._office.kept_backing(*charge.backing)
+            self._store.backing.attach(kept, again=True)
         elif charge.agreed is None and settings.backing is not None:
             self._attach(settings.backing)
         if charge.agreed is None and settings.writeback_limit is not None:

@@ -312,6 +312,30 @@ def test_workers_that_fail_are_given_up_until_somebody_asks(
     assert supervisor._status is None  # it goes on, and what is held is held
 
 
+def test_nothing_is_promised_to_a_worker_while_somebody_else_decides(
+    supervisor: Supervisor, held: Held
+) -> None:
+    """Another supervisor would not have what is held then, and what was written to it."""
+    child, other = made_child(supervisor)
+    other.send("prepared", signs=[0], region=0)
+    supervisor._on_child(child)
+    supervisor._promote()
+    fd = opened_memfd()
+    supervisor.hold_back()
+    other.send("hold", [fd], path="/file")
+    supervisor._on_child(child)
+    assert held.record.backing is None
+    supervisor.go_on()
+    assert held.record.backing == "/file"
+    received = [other.receive() for _ in range(3)]  # prepare, serve, and then
+    assert received[-1] == ({"is": "held"}, [])
+    held.drop_backing()
+    for each in (fd, *[fd for got in received if got for fd in got[1]]):
+        os.close(each)
+    end(supervisor, child)
+    other.close()
+
+
 def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, held: Held) -> None:
     child, other = serve(supervisor)
     fd = opened_memfd()

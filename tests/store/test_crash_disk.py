@@ -5,6 +5,7 @@ The next worker is given the same backing (docs/concurrency.md, "What a crash le
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -155,6 +156,30 @@ def test_a_backing_that_is_too_small_is_refused() -> None:
             device.store.backing.attach(SpyBacking(most, "other"))
         assert device.store.statistics().backing_state == "none"
         device.store.backing.attach(device.disk)
+
+
+def test_the_same_backing_is_used_whatever_has_become_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was cut off, and its label cannot be read: what memory holds is had all the same."""
+    with prepared() as device:
+        in_memory = min(device.in_memory())
+        device.damaged = True
+        device.store = take_over(device.store)
+        device.lane = device.store.lane()
+        cut_off = SpyBacking(1, "cut off")
+
+        def fail() -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(cut_off, "load_note", fail)
+        with pytest.raises(UserError):
+            device.store.backing.attach(cut_off)
+        device.store.backing.attach(cut_off, again=True)
+        assert device.store.statistics().backing_state == "attached"
+        device.read(in_memory)
+        with pytest.raises((MediumError, CorruptError)):
+            device.read(max(device.on_disk()))
 
 
 def test_another_backing_gives_no_page() -> None:

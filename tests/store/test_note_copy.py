@@ -16,6 +16,7 @@ def memory() -> memoryview:
 def test_in_new_memory_the_label_is_right() -> None:
     assert NoteCopy(memory()).find(LABEL) == LABEL
     assert NoteCopy(memory()).find(b"") == b""
+    assert NoteCopy(memory()).find(None) == b""
 
 
 def test_the_exact_note_is_found_by_the_label_s() -> None:
@@ -50,3 +51,9 @@ def test_a_worker_killed_in_the_midst_of_it_leaves_the_old_or_nothing() -> None:
         assert NoteCopy(torn).find(LABEL) in (LABEL, EXACT, EXACT[::-1])
         if stored in (10, 68):
             assert NoteCopy(torn).find(LABEL) == LABEL
+
+
+def test_when_the_label_cannot_be_read_what_is_here_is_believed() -> None:
+    copy = NoteCopy(memory())
+    copy.keep(EXACT, LABEL)
+    assert copy.find(None) == EXACT

@@ -21,16 +21,17 @@ class BackingDesk:
         self._disk = parts.disk
         self._upkeep = upkeep
 
-    def attach(self, backing: Backing) -> None:
+    def attach(self, backing: Backing, *, again: bool = False) -> None:
         """Write back to it from now on. Raises `UserError` if there is one already, `OSError`.
 
         It belongs to the store then. Of a larger one than the store could ever fill a part is used.
         If an earlier worker has left pages on disk it must be the one that they are on; and if it
-        was being detached, that goes on. `UserError` if it is too small to be it.
+        was being detached, that goes on. `UserError` if it is too small to be it; but not if it is
+        known to be it, which `again` says.
         """
         with self._upkeep.lock:
             self._upkeep.jobs.prepare_to_spill()
-            self._disk.attach(backing)
+            self._disk.attach(backing, again=again)
             self._upkeep.detach.resume()
 
     def grow(self, size: int) -> None:

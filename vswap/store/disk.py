@@ -74,21 +74,26 @@ class Disk:
         """Whether there is a backing that is not being emptied."""
         return self._backing is not None and not self.closed_for_writing
 
-    def attach(self, backing: Backing) -> None:
+    def attach(self, backing: Backing, *, again: bool = False) -> None:
         """Use a backing; the one that an earlier worker had, if pages are on it.
 
         Raises `UserError` if there is one already or if this is too small for that, `OSError` if
-        it cannot be read.
+        it cannot be read. But if it is known to be that one, `again`, it is used whatever has
+        become of it meanwhile: some of what is on it may be readable.
         """
         if self._backing is not None:
             raise UserError(f"{self.name} is attached already; detach it first")
-        if (size := backing.size >> SEGMENT_SHIFT) < self.log.least_size:
+        size = backing.size >> SEGMENT_SHIFT
+        if again:
+            size = max(size, self.log.least_size)
+        if size < self.log.least_size:
             raise UserError(
                 f"{backing.name} is not the backing that this device's pages were written to: "
                 f"it has {size} MiB, and they are in the first {self.log.least_size}"
             )
-        self._in_label = backing.load_note()
-        self.budget = Budget(self._note_copy.find(self._in_label))
+        in_label = self._label_of(backing, must_be_read=not again)
+        self.budget = Budget(self._note_copy.find(in_label))
+        self._in_label = in_label or b""
         if self._cipher is None:
             self._cipher = Cipher(self.log.key)
         self.windows.prepare()
@@ -96,6 +101,15 @@ class Disk:
         self.closed_for_writing = False
         self._resting = self._rest_until = 0.0
         self.log.resize(size)
+
+    @staticmethod
+    def _label_of(backing: Backing, *, must_be_read: bool) -> bytes | None:
+        try:
+            return backing.load_note()
+        except OSError:
+            if must_be_read:
+                raise
+            return None
 
     def use_all_of(self, backing: Backing) -> None:
         """It has grown; nothing is done if it is not the one that is attached any more."""

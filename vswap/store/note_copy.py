@@ -17,7 +17,7 @@ _BOTH = 2 * _SIZE
 
 
 class NoteCopy:
-    """The exact note and the label's, of at most 32 bytes each, and a checksum of both."""
+    """The exact note, its length, the label's, and a checksum. Notes have at most 31 bytes."""
 
     SIZE = _BOTH + 8
 
@@ -30,14 +30,17 @@ class NoteCopy:
 
         It is not stored at once: of what was stored half the checksum is wrong.
         """
-        both = exact.ljust(_SIZE, b"\0") + in_label.ljust(_SIZE, b"\0")
+        length = bytes([len(exact)])
+        both = exact.ljust(_SIZE - 1, b"\0") + length + in_label.ljust(_SIZE, b"\0")
         self._memory[: self.SIZE] = both + xxh3_64_digest(both)
 
-    def find(self, in_label: bytes) -> bytes:
-        """The note to believe when this is in the label."""
+    def find(self, in_label: bytes | None) -> bytes:
+        """The note to believe when this is in the label; None if that cannot be read."""
         both = bytes(self._memory[:_BOTH])
         if xxh3_64_digest(both) != self._memory[_BOTH : self.SIZE]:
+            return in_label or b""
+        if in_label == b"":
             return in_label
-        if both[_SIZE:] != in_label.ljust(_SIZE, b"\0"):
+        if in_label is not None and both[_SIZE:] != in_label.ljust(_SIZE, b"\0"):
             return in_label
-        return both[: len(in_label)]
+        return both[: both[_SIZE - 1]]
