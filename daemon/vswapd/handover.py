@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from vswapd.held import Held, Record
@@ -23,6 +24,9 @@ from vswapd.supervisor import Supervisor
 __all__ = ["SUPERVISOR", "Heir", "Inheritance"]
 
 SUPERVISOR = (sys.executable, "-m", "vswapd.supervise")
+
+_SECONDS = 60.0
+"""For a new supervisor to serve."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class Heir:
         self._tell = tell
         self._link, theirs = Link.pair()
         self.ended = False
+        self._deadline = time.monotonic() + _SECONDS
         with theirs:
             self.process = subprocess.Popen(
                 [*command, "--inherit-fd", str(theirs.fileno())],
@@ -59,6 +64,11 @@ class Heir:
         names, fds = [name for name, _ in bundle], [fd for _, fd in bundle]
         self._link.send("inherit", fds, names=names, record=held.record.to_json())
         supervisor.loop.watch(self._link, self._on_message)
+
+    def look(self, now: float) -> None:
+        """To be called from time to time: one that hangs must not keep the device for ever."""
+        if not self.ended and now > self._deadline:
+            self.process.kill()
 
     def _on_message(self) -> None:
         received = self._link.receive()
@@ -76,6 +86,7 @@ class Heir:
     def _let_take(self) -> None:
         held, worker = self._supervisor.estate.held, self._supervisor.worker
         assert held is not None
+        self._deadline = time.monotonic() + _SECONDS
         self._supervisor.hold_back()
         fds = [fd for fd in (held.backing, worker) if fd is not None]
         self._link.send("take", fds, record=held.record.to_json(), running=worker is not None)

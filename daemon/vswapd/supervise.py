@@ -47,6 +47,7 @@ class _Daemon:
         self._desk = self._open_desk()
         self.heir: Heir | None = None
         supervisor.on_hangup = self._replace
+        supervisor.on_tick = self._look
 
     def _open_desk(self) -> Desk | None:
         """None if somebody has taken the address: a device is had all the same."""
@@ -70,6 +71,10 @@ class _Daemon:
             self.heir = Heir(self._supervisor, record_fd, self._command, self._tell)
         except OSError as error:
             self._tell(f"error {error.strerror}")
+
+    def _look(self, now: float) -> None:
+        if self.heir is not None:
+            self.heir.look(now)
 
     def _tell(self, line: str) -> None:
         if line == "ok":

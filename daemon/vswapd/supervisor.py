@@ -71,6 +71,8 @@ class Supervisor:
         """Called when a standby could serve."""
         self.on_hangup: Callable[[], None] = lambda: None
         """Called for SIGHUP."""
+        self.on_tick: Callable[[float], None] = lambda _now: None
+        """Called every second, with the time (`time.monotonic`)."""
         self._patience = Patience()
         self._next_at = 0.0  # not before that is another child made or told to serve
         self._tick_at = 0.0
@@ -157,6 +159,7 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         worker, standby = self._worker, self._standby
+        self.on_tick(now)
         if worker is None and self.estate.is_closed:
             self.stop(0)
         elif worker is not None and self._watchdog is not None and self._watchdog.look(now):
