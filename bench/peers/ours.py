@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from vswapd.config import Settings
 __all__ = ["Vswap", "vswap"]
 
 _COMMAND_SECONDS = 600.0
+_START_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+_NAMES = ["vswap-forks", "vswap-keeper", "vswap-standby", "vswap-worker"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,20 @@ class Vswap(Peer):
 
     def minor_faults(self) -> int:
         """Minor page faults of the data threads so far."""
-        named: str = self.stats()["data_threads"]
-        threads = map(int, named.split(","))
-        return sum(processes.minor_faults(self.pids[0], thread) for thread in threads)
+        stats = self.stats()
+        threads = map(int, stats["data_threads"].split(","))
+        return sum(processes.minor_faults(stats["worker_pid"], thread) for thread in threads)
+
+
+def _all_there(supervisor: int) -> tuple[int, ...]:
+    """The four processes of a device, when the last of them is there."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        pids = processes.family(supervisor)
+        if sorted(processes.names(pids)) == _NAMES:
+            return pids
+        time.sleep(_LOOK_SECONDS)
+    raise PeerError(f"not all of {', '.join(_NAMES)} came within {_START_SECONDS} s")
 
 
 @contextmanager
@@ -66,4 +81,4 @@ def vswap(size: int, **settings: object) -> Iterator[Vswap]:
         except UserError as error:
             raise PeerError(str(error)) from None
         with served(argv, mount) as pids, loop(mount / "swap") as device:
-            yield Vswap("vswap", device, True, pids, None, mount=mount)
+            yield Vswap("vswap", device, True, _all_there(pids[0]), None, mount=mount)

@@ -16,6 +16,7 @@ __all__ = [
     "family",
     "kill",
     "minor_faults",
+    "names",
     "pss",
     "resident",
     "threads_of",
@@ -76,6 +77,15 @@ def resident(pid: int, size: int) -> int:
 def minor_faults(pid: int, thread: int) -> int:
     """Minor page faults of a thread so far."""
     return int(_stat(_PROC / str(pid) / "task" / str(thread))[7])
+
+
+def names(pids: Iterable[int]) -> list[str]:
+    """What each calls itself; nothing for one that has ended."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):
+            found.append((_PROC / str(pid) / "comm").read_text().strip())
+    return found
 
 
 def threads_of(pid: int) -> list[int]:

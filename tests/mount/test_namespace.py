@@ -371,7 +371,7 @@ def test_many_files_can_be_open_at_once(device: Worker) -> None:
     contents = {os.pread(fd, 20, 0) for fd in files}
     for fd in files:
         os.close(fd)
-    assert contents == {b"name test\ncodec zstd-fast\n"[:20]}
+    assert contents == {b"name test\nversion 0.1.0\n"[:20]}
 
 
 def test_what_is_open_does_not_fill_the_memory(device: Worker) -> None:
