@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from mount.harness import PAGE, REFUSALS, SIZE, Start, Worker, close, errno_of
+from mount.harness import PAGE, REFUSALS, SIZE, Start, Worker, close, errno_of, eventually
 
 pytestmark = pytest.mark.mount
 
@@ -326,6 +326,7 @@ def test_a_fault_in_the_control_plane_does_not_end_the_device(start: Start) -> N
         os.pwrite(fd, b"kept", 0)
         assert errno_of((device.mount / "metrics").read_bytes) == errno.EIO
         assert os.pread(fd, 4, 0) == b"kept"
+        assert eventually(lambda: "a fault of ours" in device.stderr())
     finally:
         close(fd)
         device.log.write_text("")  # a traceback is in order here
