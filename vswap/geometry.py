@@ -25,6 +25,7 @@ __all__ = [
     "SEGMENT_SIZE",
     "ZERO_PAGE",
     "Geometry",
+    "zeros",
 ]
 
 PAGE_SHIFT = 12
@@ -36,7 +37,18 @@ SEGMENT_SIZE = 1 << SEGMENT_SHIFT
 MAX_UNIT_PAGES = 16
 MAX_DEVICE_SIZE = 16 << 40  # 2**32 slots: a slot number fits the unit header's 32 bits
 
-ZERO_PAGE = bytes(PAGE_SIZE)
+
+def zeros(size: int) -> bytes:
+    """Zeros in memory that has been written to, fit to be sent.
+
+    Unwritten memory (`bytes(size)` may be) is the kernel's one page of zeros, and no system call
+    gets at that without taking a page fault for it. If the process is killed just then, the call
+    fails, and a request that was being answered fails with it (`fuse_dev_do_write()`: EIO).
+    """
+    return b"\0" * size
+
+
+ZERO_PAGE = zeros(PAGE_SIZE)
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES), "OPENBLAS_NUM_THREADS": "1"}
 
 
+def halt(pid: int) -> None:
+    """Stop a process, and wait until none of its threads runs: until then one may serve."""
+    os.kill(pid, signal.SIGSTOP)
+    assert eventually(lambda: set(_states(pid)) == {"T"})
+
+
+def _states(pid: int) -> list[str]:
+    stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
 def family(pid: int) -> list[int]:
     """A process and all that come from it, the eldest first."""
     found = [pid]

@@ -23,6 +23,7 @@ from mount.harness import (
     errno_of,
     eventually,
     give,
+    halt,
 )
 
 from vswapd.usage import usage
@@ -321,7 +322,7 @@ STOPPED = IMPATIENT + "from vswapd.cli import main; import sys; sys.exit(main())
 def test_a_daemon_that_hangs_is_told(device: Worker) -> None:
     worker = device.serving()
     assert worker is not None
-    os.kill(worker, signal.SIGSTOP)
+    halt(worker)
     try:
         began = time.monotonic()
         done = subprocess.run(

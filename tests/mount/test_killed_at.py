@@ -27,6 +27,7 @@ from mount.harness import (
     errno_of,
     eventually,
     family,
+    halt,
 )
 from mount.killed_at import (
     CLUSTER,
@@ -626,7 +627,7 @@ def test_with_a_backing_that_was_let_go_and_a_supervisor_that_has_not_heard_of_i
     scene = serve(backing=str(backing))
     on_disk(scene, 256)
     worker = scene.device.serving()
-    os.kill(scene.device.pid, signal.SIGSTOP)
+    halt(scene.device.pid)
     try:
         scene.done("backing detach")
         assert eventually(lambda: scene.stats()["backing_state"] == "none")

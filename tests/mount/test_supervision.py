@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mount.harness import Start, Worker, close, environment, eventually, family, give
+from mount.harness import Start, Worker, close, environment, eventually, family, give, halt
 
 pytestmark = pytest.mark.mount
 
@@ -57,7 +57,7 @@ def test_a_worker_that_hangs_while_requests_wait_is_replaced(start: Start) -> No
     write(device, b"kept")
     worker = device.serving()
     assert worker is not None
-    os.kill(worker, signal.SIGSTOP)
+    halt(worker)
     assert read(reader(device)) == b"kept"
     assert device.serving() != worker
     assert device.stats()["worker_restarts"] == 1

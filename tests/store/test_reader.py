@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -556,3 +558,26 @@ def test_what_is_kept_is_bounded_when_reads_come_at_once(reading: Reading) -> No
         if slot % 3:
             reading.reader.read_ahead()
         assert reading.decoded.pages_kept() <= KEPT_PAGES
+
+
+PAGEMAP_PRESENT, PAGEMAP_EXCLUSIVE = 1 << 63, 1 << 56
+
+
+def unwritten(buffer: Bytes) -> list[int]:
+    """Pages under a buffer that are not there, or are the kernel's page of zeros."""
+    address = np.frombuffer(buffer, np.uint8).ctypes.data
+    first, end = address // PAGE_SIZE, -(-(address + len(buffer)) // PAGE_SIZE)
+    with Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap:
+        pagemap.seek(first * 8)
+        words = np.frombuffer(pagemap.read((end - first) * 8), np.uint64)
+    ours = np.uint64(PAGEMAP_PRESENT | PAGEMAP_EXCLUSIVE)
+    return list(np.flatnonzero(words & ours != ours))
+
+
+@pytest.mark.parametrize("pages", [1, 2, 21, 256])
+def test_reply_present_for_slots_that_hold_nothing(pages: int, reading: Reading) -> None:
+    buffers, gaps = reading.reader.pages(0, pages)
+    assert not gaps
+    assert [unwritten(buffer) for buffer in [reading.reader.page(0), *buffers]] == [  # type: ignore[arg-type]
+        [] for _ in range(1 + len(buffers))
+    ]

@@ -32,7 +32,7 @@ def verify_until(killer: Killer, kills: int, loop: str) -> None:
             *("--name=pages", "--rw=randrw", "--bs=4k", "--offset=96M", "--size=16M"),
             "--iodepth=16",
             *("--name=trim", "--rw=randtrim", "--bsrange=4k-128k", "--offset=128M", "--size=64M"),
-            *("--iodepth=4", "--rate_iops=500"),
+            *("--iodepth=4", "--thinktime=1000"),
             timeout=FIO_SECONDS,
         )
         assert done.returncode == 0, done.stdout + done.stderr

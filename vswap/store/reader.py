@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from vswap.codec import Bytes
 from vswap.errors import CorruptError
-from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
+from vswap.geometry import CLUSTER_SHIFT, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE, zeros
 from vswap.store.cut import by_cluster
 from vswap.store.decoder import Decoder
 from vswap.store.entry import (
@@ -35,12 +35,12 @@ from vswap.store.streak import Streaks
 
 __all__ = ["Reader"]
 
-_ZEROS = memoryview(bytes(1 << 20))
+_ZEROS = memoryview(zeros(1 << 20))
 
 
 def _zeros(count: int) -> Bytes:
     size = count << PAGE_SHIFT
-    return _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
+    return _ZEROS[:size] if size <= len(_ZEROS) else zeros(size)
 
 
 class Reader:
