@@ -16,6 +16,7 @@ import errno
 import os
 import platform
 import struct
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ __all__ = [
     "PR_SET_IO_FLUSHER",
     "PR_SET_NAME",
     "PR_SET_PDEATHSIG",
+    "PR_SET_THP_DISABLE",
     "UMOUNT_NOFOLLOW",
     "address_of",
     "madvise",
@@ -55,7 +57,9 @@ __all__ = [
     "prctl",
     "process_madvise",
     "punch_hole",
+    "set_local_memory",
     "set_slice",
+    "thread_stack",
     "umount2",
 ]
 
@@ -87,15 +91,23 @@ PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_THP_DISABLE = 41
 PR_SET_IO_FLUSHER = 57
 
 # asm/unistd.h
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _PROCESS_MADVISE = {"x86_64": 440, "aarch64": 440}
+_SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
+
+# linux/mempolicy.h
+_MPOL_LOCAL = 4
 
 # linux/sched/types.h (the first version of the structure) and linux/uio.h
 _SCHED_ATTR = struct.Struct("<IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, ...
 _IOVEC = struct.Struct("PN")  # address, length
+
+# bits/pthreadtypes-arch.h: at least as long as any machine's
+_PTHREAD_ATTR_SIZE = 64
 
 # malloc.h (glibc)
 M_TRIM_THRESHOLD = -1
@@ -151,7 +163,13 @@ _mallopt = _function("mallopt", ctypes.c_int, ctypes.c_int)
 _prctl = _function(
     "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
 )
+_pthread_getattr_np = _function("pthread_getattr_np", ctypes.c_ulong, ctypes.c_char_p)
+_pthread_attr_getstack = _function(
+    "pthread_attr_getstack", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p
+)
+_pthread_attr_destroy = _function("pthread_attr_destroy", ctypes.c_char_p)
 _sched_setattr = _system_call(_SCHED_SETATTR, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_set_mempolicy = _system_call(_SET_MEMPOLICY, ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong)
 _process_madvise = _system_call(
     _PROCESS_MADVISE,
     ctypes.c_int,
@@ -213,6 +231,16 @@ def address_of(buffer: mmap.mmap | bytearray | memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
+def thread_stack() -> tuple[int, int]:
+    """Where the calling thread's stack lies: its lowest address, and its length in bytes."""
+    attributes = ctypes.create_string_buffer(_PTHREAD_ATTR_SIZE)
+    start, length = ctypes.c_void_p(), ctypes.c_size_t()
+    _check(-_pthread_getattr_np(threading.get_ident(), attributes))
+    _pthread_attr_getstack(attributes, ctypes.byref(start), ctypes.byref(length))
+    _pthread_attr_destroy(attributes)
+    return start.value or 0, length.value
+
+
 def mlockall(flags: int) -> None:
     """mlockall(2), `flags` of MCL_*.
 
@@ -232,6 +260,16 @@ def prctl(option: int, arg: int | bytes) -> int:
         text = ctypes.create_string_buffer(arg)  # must outlive the call
         return _check(_prctl(option, ctypes.addressof(text), 0, 0, 0))
     return _check(_prctl(option, arg, 0, 0, 0))
+
+
+def set_local_memory() -> None:
+    """Have the calling thread's memory near it, by a policy of its own (MPOL_LOCAL).
+
+    That is the default, but for what a policy of one's own is not subject to: automatic NUMA
+    balancing, which makes pages inaccessible now and then to see who uses them. Inherited by
+    fork and by exec. ENOSYS without NUMA in the kernel.
+    """
+    _check(_set_mempolicy(_MPOL_LOCAL, None, 0))
 
 
 def set_slice(nanoseconds: int) -> None:

@@ -2,7 +2,7 @@
  * hog: a process that needs its memory back unchanged.
  *
  *     hog --size BYTES --source FILE [--passes N] [--order seq|random]
- *         [--rewrite FRACTION] [--seed S] [--hold] [--heartbeat SECONDS] [--json]
+ *         [--rewrite FRACTION] [--seed S] [--seconds S] [--hold] [--heartbeat SECONDS] [--json]
  *
  * Fills anonymous memory with real data, then checks every page again and again. Run in a
  * memory cgroup smaller than --size, it makes the kernel swap, and notices a page that
@@ -13,6 +13,7 @@
  *     rewrite 1   about FRACTION of the pages, each by another one
  *     verify 2    ...                                         up to `verify N`
  *
+ * With --seconds the first verify that ends after that time is the last.
  * With --hold it says `filled` after the fill and waits for a line of input, or its end:
  * time to take away the swap device that has the pages.
  *
@@ -86,6 +87,7 @@ struct options {
     double rewrite;
     uint64_t seed;
     double heartbeat;
+    double seconds;
     bool hold;
     bool json;
     bool inject_mismatch;
@@ -381,6 +383,8 @@ static void run_all_phases(void)
         hold();
     for (hog.pass = 1; hog.pass <= hog.options.passes; hog.pass++) {
         run_phase(begin_phase("verify", hog.pass), order, verify_page);
+        if (hog.options.seconds > 0 && now_ns() - hog.started > hog.options.seconds * 1e9)
+            break;
         if (hog.pass < hog.options.passes && hog.options.rewrite > 0) {
             hog.generation++;
             run_phase(begin_phase("rewrite", hog.pass), in_address_order, rewrite_page);
@@ -499,6 +503,7 @@ static const char help[] =
     "  --rewrite FRACTION    of the pages to write anew between two passes (0)\n"
     "  --seed S              chooses data, order and the pages rewritten (1)\n"
     "  --hold                say `filled` after the fill and wait for a line of input\n"
+    "  --seconds SECONDS     begin no further pass after this time\n"
     "  --heartbeat SECONDS   say on stderr how far it got, as often as this\n"
     "  --json                one line of JSON at the end, and no other report\n"
     "  --inject-mismatch     for testing: flip a bit after the fill, to see it noticed\n";
@@ -510,6 +515,7 @@ static const struct option long_options[] = {{"size", required_argument, NULL, '
                                              {"rewrite", required_argument, NULL, 'r'},
                                              {"seed", required_argument, NULL, 'S'},
                                              {"hold", no_argument, NULL, 'H'},
+                                             {"seconds", required_argument, NULL, 't'},
                                              {"heartbeat", required_argument, NULL, 'b'},
                                              {"json", no_argument, NULL, 'j'},
                                              {"inject-mismatch", no_argument, NULL, 'i'},
@@ -533,6 +539,7 @@ static void parse_option(struct options *options, int option)
     case 'r': options->rewrite = parse_real("--rewrite", optarg, 0, 1); break;
     case 'S': options->seed = parse_bytes("--seed", optarg); break;
     case 'H': options->hold = true; break;
+    case 't': options->seconds = parse_real("--seconds", optarg, 0, 86400); break;
     case 'b': options->heartbeat = parse_real("--heartbeat", optarg, 0, 86400); break;
     case 'j': options->json = true; break;
     case 'i': options->inject_mismatch = true; break;

@@ -21,6 +21,7 @@ from typing import TypeVar
 import trio
 
 from vswap import libc
+from vswapd.ownpages import own_stack
 
 __all__ = ["in_background"]
 
@@ -69,6 +70,7 @@ async def in_background(work: Callable[[], T], *, abandon: bool = False) -> T:
 def _stand_back(work: Callable[[], T]) -> T:
     if not getattr(_prepared, "done", False):
         _prepared.done = True
+        own_stack()
         with suppress(OSError):  # it is only politeness
             libc.set_slice(_LONGEST_SLICE_NS)
     with _short_turns.taken():

@@ -34,6 +34,7 @@ MAX_THREADS = 64
 MAX_SPIN_US = 10_000
 MAX_WATCHDOG = 3600
 DEFAULT_MAX_THREADS = 4
+LEAN_BELOW = 2 << 30
 MAX_WRITEBACK_LIMIT = (1 << 62) - 1  # vswap.store.budget.MAX_LIMIT
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -80,7 +81,9 @@ class Settings:
     through fusermount3, for a process that is not root. Without `clean` nothing is cleaned or
     moved down in the background, and without `loaded_first` pages that were read are not the
     first to be; both are for measuring what that gains. A worker that answers nothing for
-    `watchdog` seconds while requests wait is replaced; 0 is never. Raises `UserError`.
+    `watchdog` seconds while requests wait is replaced; 0 is never. A `lean` device keeps no process
+    to fork standbys from, but starts one for each, and has the table's memory from the start; None
+    becomes whether the machine has less than 2 GiB of memory. Raises `UserError`.
     """
 
     name: str
@@ -97,12 +100,16 @@ class Settings:
     backing: str | None = None
     writeback_limit: int | None = None
     watchdog: int = 30
+    lean: bool | None = None
 
     def __post_init__(self) -> None:
         """Resolve the defaults that depend on the machine, then check every setting."""
         if self.threads == 0:
             usable = len(os.sched_getaffinity(0))
             object.__setattr__(self, "threads", min(usable, DEFAULT_MAX_THREADS))
+        if self.lean is None:
+            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            object.__setattr__(self, "lean", memory < LEAN_BELOW)
         Geometry(self.size)
         for check in _CHECKS:
             check(self)
@@ -140,6 +147,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "backing": (str, type(None)),
     "writeback_limit": (int, type(None)),
     "watchdog": (int,),
+    "lean": (bool, type(None)),
 }
 _REQUIRED = ("name", "mount", "size")
 assert list(_TYPES) == [field.name for field in fields(Settings)]

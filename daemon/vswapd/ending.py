@@ -11,16 +11,14 @@ PIDFD_THREAD, from kernel 6.9 on).
 
 from __future__ import annotations
 
-import fcntl
 import os
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from vswapd.lockholder import lock_holder
+from vswapd.lockholder import await_release, lock, lock_holders, unlock
 
-__all__ = ["claim", "is_ending", "open_thread"]
+__all__ = ["claim", "is_ending", "open_thread", "open_worker"]
 
 _PIDFD_THREAD = os.O_EXCL
 _PF_EXITING = 4
@@ -54,7 +52,9 @@ def _all_exiting(pid: int) -> bool:
         try:
             threads = set(os.listdir(tasks))  # noqa: PTH208 - names are enough
         except (FileNotFoundError, ProcessLookupError):
-            return True
+            return not _is_there(pid)
+        except PermissionError:
+            return False
         if threads <= exiting:
             return True
         if not all(_is_exiting(f"{tasks}/{thread}/stat") for thread in threads - exiting):
@@ -62,27 +62,55 @@ def _all_exiting(pid: int) -> bool:
         exiting |= threads
 
 
+def _is_there(pid: int) -> bool:
+    """Whether there is such a process, although /proc may not show it (its option hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _is_exiting(stat: str) -> bool:
     try:
         fields = Path(stat).read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return True
+    except PermissionError:
+        return False
     return bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
-def claim(fd: int, ended: int | None = None) -> None:
+def claim(fd: int, ended: int | None = None) -> bool:
     """Let this process be the one that works on a state, by a lock on its header (ONE-WORKER).
 
-    Waits until no other does. The lock of one that is ending is left to it, and had when it
-    has ended. `ended` is a process that is known to be so.
+    Waits until no other does, but for those that are ending. `ended` is a process that is known to
+    be so. Answers whether it waited: the world may be another one now.
+
+    Invariants: who returns from here has had its lock before it looked, and has then seen none
+    but those of processes that are ending; so of two at once at least one sees the other. Of
+    those that see each other the one with the lowest number keeps its lock and waits for the
+    others; they let go of theirs first. So one of them comes to see nobody.
     """
-    with suppress(BlockingIOError):
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    holder = lock_holder(fd)
-    if holder is not None and (holder == ended or is_ending(holder)):
-        later = threading.Thread(target=fcntl.lockf, args=(fd, fcntl.LOCK_EX), daemon=True)
-        later.name = "vswap-claim"
-        later.start()
-    else:
-        fcntl.lockf(fd, fcntl.LOCK_EX)
+    waited = False
+    while True:
+        lock(fd)
+        others = [pid for pid in lock_holders(fd) if pid != ended and not is_ending(pid)]
+        if not others:
+            return waited
+        waited = True
+        first = min(others)
+        if first < os.getpid():
+            unlock(fd)
+        await_release(fd, first)
+
+
+def open_worker(fd: int) -> int | None:
+    """A pidfd of a process that works on a state, and is not ending; None if there is none."""
+    for pid in lock_holders(fd):
+        if not is_ending(pid):
+            with suppress(ProcessLookupError):
+                return os.pidfd_open(pid)
+    return None

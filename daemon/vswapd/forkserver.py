@@ -14,12 +14,14 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from vswap import libc
 from vswapd import memory, standby
 from vswapd.config import Settings
 from vswapd.messages import Link
 from vswapd.notify import reason
+from vswapd.ownpages import Run, reserve_heap, resident
 from vswapd.warmup import warm_up, warm_up_backing
 from vswapd.worker import policy_of
 
@@ -50,6 +52,7 @@ def main() -> int:
         preparation = memory.prepare_process(warnings.append)
         warm_up(policy_of(settings))
         warm_up_backing(policy_of(settings))
+        reserve_heap()
     except Exception as error:
         link.send("failed", why=reason(error))
         return 2
@@ -60,6 +63,7 @@ def main() -> int:
 
 
 def _fork_on_demand(link: Link, settings: Settings, preparation: memory.Preparation) -> int:
+    pages = resident()
     while (received := link.receive()) is not None:
         _, (fd,) = received
         middle = os.fork()
@@ -69,17 +73,17 @@ def _fork_on_demand(link: Link, settings: Settings, preparation: memory.Preparat
             if os.fork():
                 os._exit(0)
             link.close()
-            _be(fd, settings, preparation)
+            _be(fd, settings, preparation, pages)
         os.close(fd)
         os.waitpid(middle, 0)
     return 0
 
 
-def _be(fd: int, settings: Settings, preparation: memory.Preparation) -> None:
+def _be(fd: int, settings: Settings, preparation: memory.Preparation, pages: Sequence[Run]) -> None:
     """Live and end as a process of its own."""
     status = 1
     try:
-        status = standby.main(Link.of(fd), settings, preparation)
+        status = standby.main(Link.of(fd), settings, preparation, pages)
     finally:
         os._exit(status)
 

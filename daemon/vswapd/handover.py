@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from vswapd.held import Held, Record
-from vswapd.lockholder import open_holder
 from vswapd.messages import Link
 from vswapd.notify import Told
 from vswapd.supervisor import Supervisor
@@ -79,7 +78,8 @@ class Heir:
             self._end("ok")
             self._supervisor.stop(0)
         else:
-            why = "the new supervisor has ended" if received is None else received[0]["why"]
+            ended = "the new supervisor has ended"
+            why = ended if received is None else received[0].get("why", f"it says {word!r}")
             self._supervisor.go_on()
             self._end(f"error {why}")
 
@@ -118,6 +118,7 @@ class Inheritance(Told):
         """Let the supervisor inherit, and wait for the old one's word."""
         self._supervisor = supervisor
         supervisor.inherit(self.held)
+        supervisor.has_rival = True
         supervisor.hold_back()
         supervisor.on_prepared = self._on_prepared
         supervisor.loop.watch(self._link, self._on_message)
@@ -131,11 +132,9 @@ class Inheritance(Told):
         supervisor = self._supervisor
         if received is None:
             supervisor.loop.ignore(self._link)
+            supervisor.has_rival = False
             if supervisor.held_back:  # it has died: somebody must go on with the device
                 self.held.note(restarts=self.held.record.restarts + 1)
-                pidfd = open_holder(self.held.state[0])
-                if pidfd is not None:
-                    supervisor.follow(pidfd)
                 supervisor.go_on()
             return
         message, fds = received
@@ -150,11 +149,14 @@ class Inheritance(Told):
             supervisor.follow(running)
         supervisor.go_on()
 
-    def tell(self, line: str) -> None:
-        """Pass it on to the old one, the first time."""
-        if not self.told:
+    def tell(self, line: str) -> bool:
+        """Pass it on to the old one, the first time. False if that one could not go on any more."""
+        if self.told:
+            return True
+        if line == "ready":
             self.told = True
-            if line == "ready":
-                self._link.send("serving")
-            else:
-                self._link.send("unable", why=line.removeprefix("error "))
+            self._link.send("serving")
+        else:
+            self.told = self._link.send("unable", why=line.removeprefix("error "))
+            self._supervisor.has_rival = self.told
+        return self.told

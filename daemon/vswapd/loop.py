@@ -52,13 +52,23 @@ class Loop:
                 os.write(self._signalled, b"\0")
 
     def wait(self, until: float) -> None:
-        """Wait for one thing, until a time (`time.monotonic`), and do what is to be done.
+        """Wait for something, until a time (`time.monotonic`), and do what is to be done.
 
-        For one only: what is done may close the others, and their numbers be given to new ones.
+        For all that has come, so that what always comes keeps nothing waiting. What is done may
+        close the others, and their numbers be given to new ones: those are left alone. Raises
+        the first error of several, after all have been done.
         """
         seconds = max(0.0, until - time.monotonic())
-        for key, _ in self._selector.select(seconds)[:1]:
-            key.data()
+        watched = self._selector.get_map()
+        failure: Exception | None = None
+        for key, _ in self._selector.select(seconds):
+            if watched.get(key.fd) is key:
+                try:
+                    key.data()
+                except Exception as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Signals are taken over, and do nothing, from now on."""

@@ -17,7 +17,9 @@ import mmap
 import resource
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vswap import libc
@@ -51,6 +53,7 @@ def prepare_process(log: Log) -> Preparation:
     loses that and the dumpable flag.
     """
     _keep_heap(log)
+    _keep_pages_still()
     preparation = Preparation(
         memory_locked=_lock_memory(log),
         io_flusher=prepare_thread(log),
@@ -96,6 +99,16 @@ def _keep_heap(log: Log) -> None:
             f"the allocator cannot be tuned ({error.strerror}): it may give memory back and "
             "page faults follow; run on a system with glibc",
         )
+
+
+def _keep_pages_still() -> None:
+    """Have nobody take pages out of the page tables, not even to make large or near ones of them.
+
+    See REPLY-PRESENT in docs/concurrency.md.
+    """
+    for still in (partial(libc.prctl, libc.PR_SET_THP_DISABLE, 1), libc.set_local_memory):
+        with suppress(OSError):
+            still()
 
 
 def _lock_memory(log: Log) -> bool:

@@ -16,8 +16,8 @@ class Told:
     told = False
     """Whether that has been done."""
 
-    def tell(self, line: str) -> None:
-        """Tell it, the first time."""
+    def tell(self, line: str) -> bool:
+        """Tell it, the first time. False if it must have been heard, and nobody is there."""
         raise NotImplementedError
 
 
@@ -34,14 +34,15 @@ class Ready(Told):
                 self._fd = None
                 raise UserError(f"descriptor {fd} is not open") from None
 
-    def tell(self, line: str) -> None:
-        """Write `line`, the first time, and close."""
+    def tell(self, line: str) -> bool:
+        """Write `line`, the first time, and close. Nobody need hear it."""
         self.told = True
         if self._fd is not None:
             with suppress(OSError):  # they have gone
                 os.write(self._fd, os.fsencode(" ".join(line.splitlines())) + b"\n")
             os.close(self._fd)
             self._fd = None
+        return True
 
 
 def reason(error: BaseException) -> str:

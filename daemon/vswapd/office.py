@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 
 from vswap.errors import UserError
@@ -21,6 +22,13 @@ class Office:
         """`link` is to the supervisor."""
         self._link = link
         self._lock = threading.Lock()  # one question at a time
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the supervisor is there."""
+        poll = select.poll()
+        poll.register(self._link.fileno(), 0)  # for its end alone
+        return not poll.poll(0)
 
     def keep_handshake(self, agreed: Handshake) -> None:
         """Have it kept for those to come: the kernel does not repeat it."""

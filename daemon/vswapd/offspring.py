@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from vswapd.ending import open_thread
@@ -109,6 +110,7 @@ class Predecessor:
     def __init__(self, pidfd: int) -> None:
         """`pidfd` belongs to it."""
         self.pidfd = pidfd
+        self.pid = _pid_of(pidfd)
         self._killed = False
 
     def kill(self) -> None:
@@ -121,6 +123,12 @@ class Predecessor:
     def close(self) -> None:
         """It has ended."""
         os.close(self.pidfd)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process's number; -1 if it has been reaped (see proc(5), fdinfo)."""
+    lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
 
 
 class ForkServer:

@@ -15,6 +15,7 @@ from contextlib import suppress
 __all__ = ["Desk", "address_of", "peer_of"]
 
 _WAITING = 8
+_MOST_WAITING = 64
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred
 
 
@@ -52,7 +53,7 @@ class Desk:
         except OSError:  # and gone
             return
         _, uid = peer_of(visitor)
-        if uid not in (0, os.geteuid()):
+        if uid not in (0, os.geteuid()) or len(self._waiting) == _MOST_WAITING:
             visitor.close()
             return
         visitor.setblocking(False)

@@ -1,8 +1,8 @@
 """A standby: a worker to be, for which everything is done that can be done beforehand.
 
-It was forked with all code in memory. It locks that memory for itself, maps the state, and serves
-a scratch device to have what it will change as its own. Then it waits: until it is told to
-serve, or its supervisor ends.
+It was forked with all code in memory. It locks that memory and has all of it as its own
+(`vswapd.ownpages`), maps the state, and serves a scratch device to have what it will need
+beside. Then it waits: until it is told to serve, or its supervisor ends.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import gc
 import logging
 import os
 import select
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 from vswap import libc
 from vswap.geometry import Geometry
@@ -23,6 +25,7 @@ from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link, Message
 from vswapd.notify import reason
 from vswapd.office import Office
+from vswapd.ownpages import STACK_SIZE, Run, make_own
 from vswapd.warmup import steps
 from vswapd.worker import Charge, Worker, policy_of
 
@@ -31,13 +34,23 @@ __all__ = ["main"]
 _log = logging.getLogger(__name__)
 
 
-def main(link: Link, settings: Settings, preparation: memory.Preparation) -> int:
-    """The life of a process that has just been forked; answers its exit status."""
+def main(
+    link: Link,
+    settings: Settings,
+    preparation: memory.Preparation,
+    pages: Sequence[Run] = (),
+) -> int:
+    """The life of a process that has just been forked; answers its exit status.
+
+    `pages` are those that it is to have of its own.
+    """
     libc.prctl(libc.PR_SET_NAME, b"vswap-standby")
     link.send("hello", pid=os.getpid())
     start_log()
     try:
         memory.prepare_fork(_log.warning)
+        make_own(pages)
+        threading.stack_size(STACK_SIZE)
         state = _prepare(link, settings)
         if state is None:
             return 0
@@ -76,6 +89,8 @@ def _prepare(link: Link, settings: Settings) -> State | None:
     state = State.attach(shape, fds) if fds else State.create(shape)
     state.buffers.populate(0, state.buffers.size)
     state.outstanding.populate(0, state.outstanding.size)
+    if settings.lean:  # a page that is had on demand may not be had when memory is short
+        state.populate_index()
     made = [] if fds else state.fds()
     link.send(
         "prepared", made, signs=channel.signs(state), region=state.fds().index(state.buffers.fd)
@@ -87,12 +102,18 @@ def _warm(link: Link, settings: Settings) -> None:
     """Serve a scratch device, step by step, until there is something better to do."""
     poll = select.poll()
     poll.register(link.fileno(), select.POLLIN)
-    for step in steps(policy_of(settings)):
-        if poll.poll(0):
-            return
+    if _walk(steps(policy_of(settings)), lambda: not poll.poll(0)):
+        gc.collect()  # the scratch device's memory before all
+        gc.freeze()
+
+
+def _walk(steps: Iterator[Callable[[], object]], go_on: Callable[[], bool]) -> bool:
+    """Whether all of it was done. Nothing of it is referred to any more."""
+    for step in steps:
+        if not go_on():
+            return False
         step()
-    gc.collect()
-    gc.freeze()
+    return True
 
 
 def _charge(message: Message, fds: list[int]) -> Charge:

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from vswap import libc
 from vswap.errors import UserError
 from vswapd import memory
+from vswapd.ending import open_worker
 from vswapd.handover import SUPERVISOR, Heir, Inheritance
 from vswapd.held import Held, Record
-from vswapd.lockholder import open_holder
 from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link
 from vswapd.notify import Ready, Told, reason
@@ -152,7 +152,7 @@ def _make(
             held.note(restarts=held.record.restarts + 1)  # whose file handles are another's
             made = Supervisor(held.record, told, keeper, fork_server)
             made.inherit(held)
-            pidfd = open_holder(held.state[0])
+            pidfd = open_worker(held.state[0])
             if pidfd is not None:
                 made.follow(pidfd)
             return made

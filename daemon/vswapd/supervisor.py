@@ -5,7 +5,8 @@ nothing of what is stored. One thread waits for messages and for deaths, and dec
 
 * At any time there is at most one worker and one standby.
 * A worker is told to serve only when its predecessor has ended, all of its threads.
-* As long as the connection is open the descriptors are kept, whatever else fails.
+* As long as the connection is open the descriptors are kept, whatever else fails: but those of a
+  device that was made here and has never been ready, on which nobody relies.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from vswap.errors import UserError
-from vswapd.ending import is_ending
+from vswapd.ending import is_ending, open_worker
 from vswapd.estate import Estate
 from vswapd.held import Held, Record
 from vswapd.loop import Loop
@@ -36,6 +37,9 @@ _TICK_SECONDS = 1.0
 _SERVER_SECONDS = 1.0
 _LONGEST_SECONDS = 60.0
 """How long until what failed beside a worker that serves is tried again: at first, and at most."""
+
+_FAULT_SECONDS = 0.1
+"""Between an error that nobody foresaw, and the next one."""
 
 _PREPARED_SECONDS = 30.0
 """A standby that is not prepared by then hangs."""
@@ -64,6 +68,12 @@ class Supervisor:
         self._standby: Child | None = None
         self._ended: int | None = None  # the process number of the last worker
         self._before: Predecessor | None = None  # a worker that must end first
+        self._look_around = False  # for others, before a worker is told to serve
+        self._inherited = False  # the device was there before us
+        self._gave_up = False
+        self._warned: set[str] = set()
+        self.has_rival = False
+        """Whether another supervisor has all of it too, and goes on with it if we end."""
         self.held_back = False
         """Whether somebody else decides who serves: see `hold_back`."""
         self._deferred: list[tuple[Child, Message, list[int]]] = []
@@ -82,6 +92,7 @@ class Supervisor:
 
     def inherit(self, held: Held) -> None:
         """Go on with a device that is there."""
+        self._inherited = True
         self.estate.hold(held)
         self._watch_over(held)
 
@@ -89,6 +100,11 @@ class Supervisor:
         """A worker that is not ours still runs: it is killed when a standby could serve."""
         self._before = Predecessor(pidfd)
         self.loop.watch(pidfd, self._on_end_before)
+
+    @property
+    def _may_end(self) -> bool:
+        """Whether nothing is lost if we give up: what fails then is the start, or a takeover."""
+        return not self._ready.told and (self.has_rival or not self._inherited)
 
     def hold_back(self) -> None:
         """Somebody else decides who serves: no standby is told to, and nothing is promised.
@@ -98,11 +114,19 @@ class Supervisor:
         self.held_back = True
 
     def go_on(self) -> None:
-        """We decide again."""
+        """We decide again. A worker that is not ours must end first."""
         self.held_back = False
+        self._look_around = True
         deferred, self._deferred = self._deferred, []
         for child, message, fds in deferred:
-            self._hear(child, message, fds)
+            if child is self._worker:
+                self._hear(child, message, fds)
+                continue
+            # It has ended. Nothing is to be held for it; but what it let go of, it has let go of.
+            if message["is"] == "drop":
+                self.estate.hear(message, fds)
+            for fd in fds:
+                os.close(fd)
 
     @property
     def worker(self) -> int | None:
@@ -129,13 +153,23 @@ class Supervisor:
         threading.Thread(target=resident, name="vswap-resident", daemon=True).start()
         try:
             while self._status is None:
-                self._keep_up()
-                self.loop.wait(self._due())
+                self._survive(self._keep_up)
+                self._survive(lambda: self.loop.wait(self._due()))
             return self._status
         finally:
             ended.set()
             self._leave()
             self.loop.close()
+
+    def _survive(self, step: Callable[[], None]) -> None:
+        """Do something, and go on if it fails: unless nothing is lost if we do not."""
+        try:
+            step()
+        except Exception:
+            if self._may_end:
+                raise
+            _log.exception("a fault in the supervisor, which goes on")
+            time.sleep(_FAULT_SECONDS)
 
     def _due(self) -> float:
         """When something is to be done next."""
@@ -146,7 +180,7 @@ class Supervisor:
     def _keep_up(self) -> None:
         """Do what has become due, or possible."""
         now = time.monotonic()
-        if self._server is None and now >= self._server_at:
+        if self._server is None and now >= self._server_at and not self._is_complete:
             self._start_server(now)
         if not self._patience.given_up and now >= self._next_at:
             if self._is_needed():
@@ -177,7 +211,7 @@ class Supervisor:
         if signal.SIGHUP in numbers:
             self.on_hangup()
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
-            if not self._ready.told:
+            if self._may_end:
                 self._go_wrong("interrupted")
             elif not self._unmounting:
                 self._unmounting = True
@@ -214,15 +248,27 @@ class Supervisor:
             self._server_pause = _SERVER_SECONDS
             self.estate.is_to_be(message["settings"], message["point"])
             for warning in message["warnings"]:
-                _log.warning("%s", warning)
+                self._warn(warning)
         else:
             self._go_wrong(str(message["why"]))
+
+    def _warn(self, warning: str) -> None:
+        """Once is enough: each fork server says it."""
+        if warning not in self._warned:
+            self._warned.add(warning)
+            _log.warning("%s", warning)
 
     def _drop_server(self) -> None:
         if self._server is not None:
             self.loop.ignore(self._server.link)
             self._server.close()
             self._server = None
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether nothing is to be forked, and no memory to be spent on what could fork."""
+        standby = self._standby is not None and self._standby.prepared
+        return standby and bool(self.estate.record.values.get("lean"))
 
     # --- Children -------------------------------------------------------------------------
 
@@ -241,8 +287,7 @@ class Supervisor:
         child, held = self._standby, self.estate.held
         if child is None or not child.prepared or held is None or held.connection is None:
             return
-        if self._before is not None:
-            self._before.kill()  # and then, when it has ended
+        if not self._has_ended_before():
             return
         self._standby, self._worker, child.is_worker = None, child, True
         fds = [held.connection] if held.backing is None else [held.connection, held.backing]
@@ -257,6 +302,22 @@ class Supervisor:
             supervisor=os.getpid(),
             ended=self._ended,
         )
+
+    def _has_ended_before(self) -> bool:
+        """Whether nobody else works on the state any more. Who does is killed."""
+        held = self.estate.held
+        while True:
+            if self._before is not None:
+                self._before.kill()
+                if not is_ending(self._before.pid):
+                    return False  # until its end is told
+                self._on_end_before()
+            if not self._look_around or held is None:
+                return True
+            self._look_around = False
+            pidfd = open_worker(held.state[0])
+            if pidfd is not None:
+                self.follow(pidfd)
 
     def _on_child(self, child: Child) -> None:
         received = child.link.receive()
@@ -306,6 +367,9 @@ class Supervisor:
             assert self.estate.held is not None
             self._watch_over(self.estate.held)
         self.on_prepared()
+        if self._is_complete and self._worker is not None:
+            self._drop_server()
+            self._server_at = 0.0
 
     def _watch_over(self, held: Held) -> None:
         seconds = float(held.record.values.get("watchdog", 0))
@@ -318,6 +382,7 @@ class Supervisor:
             self.loop.watch(fd, lambda: self._on_thread_end(child))
         if not self._ready.told:
             self._ready.tell("ready")
+            self.has_rival = False  # it has heard that, and ends
             _log.info("serving %s/swap", self.estate.record.point)
         self.estate.keeper.tell("READY=1", f"MAINPID={os.getpid()}")
 
@@ -357,9 +422,10 @@ class Supervisor:
         death = self._reap(child)
         if child is self._standby:
             self._standby = None
-        if not self._ready.told:
+        if self._may_end and not (self._inherited and death.killed):
             self._go_wrong(child.why or "the worker stopped before it was ready")
-            return
+            if self._gave_up:
+                return
         self._patience.died(child.served(), killed=death.killed)
         self._next_at = time.monotonic() + self._patience.delay()
         why = child.why or ("killed" if death.killed else f"status {death.status}")
@@ -383,24 +449,31 @@ class Supervisor:
     def _on_end_before(self) -> None:
         """The worker of a supervisor before us has ended."""
         assert self._before is not None
+        self._ended = self._before.pid
         self.loop.ignore(self._before.pidfd)
         self._before.close()
         self._before = None
+        self._look_around = True
 
     def _go_wrong(self, why: str) -> None:
         """What failed is the start, or something that is tried again."""
-        if self._ready.told:
+        self._gave_up = self._may_end and self._ready.tell(f"error {why}")
+        if not self._gave_up:
             _log.error("%s; it is tried again", why)
             return
-        self._ready.tell(f"error {why}")
         _log.error("%s", why)
         self._status = 2
 
     def _leave(self) -> None:
-        """Leave no process behind, and no dead mount; and touch no other's."""
-        for child in (self._standby, None if self.held_back else self._worker):
+        """Leave no process behind, and no dead mount; and touch no other's.
+
+        If there is something to lose, what is worth keeping goes on without us.
+        """
+        ours = not self.held_back  # else somebody else has all of it now
+        over = self.estate.is_closed or self._gave_up or self._may_end
+        for child in (self._standby, self._worker if ours and over else None):
             if child is not None:
                 child.kill()
         self._drop_server()
-        if not self.held_back:  # else somebody else has all of it now
+        if ours and over and not self.has_rival:
             self.estate.forget()

@@ -28,6 +28,7 @@ from vswapd.config import Settings
 from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report, commands_of
 from vswapd.ending import claim
 from vswapd.office import Office
+from vswapd.ownpages import own_stack
 
 __all__ = ["Charge", "Worker", "policy_of"]
 
@@ -62,6 +63,7 @@ def policy_of(settings: Settings) -> Policy:
         settings.codec,
         settings.unit_pages,
         settings.memory_limit,
+        keep_table=bool(settings.lean),
         loaded_first=settings.loaded_first,
     )
 
@@ -87,7 +89,8 @@ class Worker:
         self._state = state
         self._office = office
         self._charge = charge
-        claim(state.header.fd, charge.ended)
+        if claim(state.header.fd, charge.ended) and not office.is_open:
+            raise UserError("the supervisor has ended meanwhile, and others see to the device")
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._store = Store(state, policy_of(settings), self._wake)
         self._attach_first()
@@ -274,3 +277,4 @@ class Worker:
 
 def _prepare_thread() -> None:
     memory.prepare_thread(_log.warning)
+    own_stack()

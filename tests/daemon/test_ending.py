@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import pytest
 
 import vswap
 import vswapd
-from vswapd.ending import claim, is_ending, open_thread
-from vswapd.lockholder import lock_holder
+from vswapd.ending import claim, is_ending, open_thread, open_worker
+from vswapd.lockholder import lock_holders
 
 SECONDS = 10
+SOURCES = [str(Path(package.__path__[0]).parent) for package in (vswap, vswapd)]
 
 THREADS = """
 import sys, threading, time
@@ -108,6 +110,69 @@ def test_a_thread_that_is_not_there_has_no_descriptor(process: subprocess.Popen[
     assert open_thread(process.pid) is None
 
 
+@pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError, PermissionError])
+def test_who_is_hidden_is_not_ending(
+    error: type[OSError], process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc may be mounted so that it shows one's own processes only (hidepid)."""
+    said(process)
+
+    def listdir(_path: str) -> list[str]:
+        raise error
+
+    with monkeypatch.context() as hidden:
+        hidden.setattr("vswapd.ending.os.listdir", listdir)
+        assert not is_ending(process.pid, 0)
+    assert not is_ending(process.pid, 0)
+
+
+def test_whose_threads_may_not_be_looked_at_is_not_ending(
+    process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(process)
+
+    def read_bytes(_path: Path) -> bytes:
+        raise PermissionError
+
+    monkeypatch.setattr("vswapd.ending.Path.read_bytes", read_bytes)
+    assert not is_ending(process.pid, 0)
+
+
+HIDING = """
+import ctypes, os, sys
+from vswapd.ending import is_ending
+option = sys.argv[3].encode()
+if ctypes.CDLL(None).mount(b"proc", b"/proc", b"proc", 0, option):
+    sys.exit(77)
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)  # whoever is in group 0 is shown all
+os.setresuid(65534, 65534, 65534)
+print(*(is_ending(int(pid), 0) for pid in sys.argv[1:3]))
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts /proc anew: needs root"
+)
+@pytest.mark.parametrize("hidepid", [1, 2])
+def test_who_is_hidden_by_proc_is_not_ending(hidepid: int, process: subprocess.Popen[str]) -> None:
+    said(process)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    hiding = [sys.executable, "-c", HIDING, str(process.pid), str(gone.pid), f"hidepid={hidepid}"]
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", *hiding],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("/proc cannot be mounted here")
+    assert (done.stdout, done.stderr) == ("False True\n", "")
+
+
 # --- Claiming --------------------------------------------------------------------------
 
 HOLDER = """
@@ -128,21 +193,20 @@ def state() -> Iterator[int]:
 
 def holder(state: int) -> subprocess.Popen[str]:
     """A process that claims the state."""
-    sources = [str(Path(package.__path__[0]).parent) for package in (vswap, vswapd)]
     return subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(state)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         pass_fds=[state],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sources)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)},
     )
 
 
 def test_who_claims_is_the_holder(state: int) -> None:
     with holder(state) as process:
         assert said(process) == "claimed"
-        assert lock_holder(state) == process.pid
+        assert lock_holders(state) == [process.pid]
         process.kill()
 
 
@@ -166,3 +230,41 @@ def test_who_is_ending_is_not_waited_for(state: int) -> None:
         claimed.start()
         claimed.join(SECONDS)
         assert not claimed.is_alive()
+
+
+def test_who_claims_beside_one_that_is_ending_is_seen(state: int) -> None:
+    """Others that look then must not take the state for free."""
+    with holder(state) as first:
+        assert said(first) == "claimed"
+        os.kill(first.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+        with holder(state) as second:
+            assert said(second) == "claimed"
+            assert lock_holders(state) == [second.pid]
+            pidfd = open_worker(state)
+            assert pidfd is not None
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            assert second.wait(SECONDS) == -signal.SIGKILL
+        assert open_worker(state) is None
+
+
+def test_of_many_that_claim_at_once_one_has_it(state: int) -> None:
+    processes = [holder(state) for _ in range(8)]
+    try:
+        left = list(processes)
+        while left:
+            outs = {one.stdout.fileno(): one for one in left if one.stdout is not None}
+            ready, _, _ = select.select(list(outs), [], [], SECONDS)
+            assert len(ready) == 1
+            one = outs[ready[0]]
+            assert said(one) == "claimed"
+            others = [fd for fd in outs if fd not in ready]
+            assert select.select(others, [], [], 0.05)[0] == []
+            one.kill()
+            one.wait(SECONDS)
+            left.remove(one)
+    finally:
+        for one in processes:
+            one.kill()
+            one.communicate(timeout=SECONDS)

@@ -100,6 +100,17 @@ def test_one_that_is_not_able_changes_nothing(
 
 
 @pytest.mark.parametrize("when", ["", ABLE], ids=["before", "after it was told to take the device"])
+def test_one_that_says_what_nobody_knows_changes_nothing(
+    when: str, supervisor: Supervisor, begin: Begin, told: list[str]
+) -> None:
+    """It is of a version to come."""
+    begin(when + """link.send(b'{"is": "willing"}'); link.recv(65536)""")
+    listen(supervisor, lambda: bool(told))
+    assert told == ["error it says 'willing'"]
+    assert not supervisor.held_back
+
+
+@pytest.mark.parametrize("when", ["", ABLE], ids=["before", "after it was told to take the device"])
 def test_one_that_dies_leaves_everything_to_the_old_one(
     when: str, supervisor: Supervisor, begin: Begin, told: list[str]
 ) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
-from vswapd.lockholder import lock_holder
+from vswapd.lockholder import await_release, lock, lock_holders, unlock
+
+SECONDS = 10
 
 
 @pytest.fixture
@@ -58,42 +61,72 @@ def end(pid: int) -> None:
 
 
 def test_nobody_holds_what_nobody_has_locked(memfd: int) -> None:
-    assert lock_holder(memfd) is None
+    assert lock_holders(memfd) == []
 
 
 def test_who_has_locked_it_holds_it_until_it_ends(memfd: int, forked: Forked) -> None:
-    pid = forked(lambda: fcntl.lockf(memfd, fcntl.LOCK_EX))
-    assert lock_holder(memfd) == pid
+    pid = forked(lambda: lock(memfd))
+    assert lock_holders(memfd) == [pid]
     end(pid)
-    assert lock_holder(memfd) is None
+    assert lock_holders(memfd) == []
+
+
+def test_many_can_hold_it_and_are_all_seen(memfd: int, forked: Forked) -> None:
+    pids = [forked(lambda: lock(memfd)) for _ in range(5)]
+    assert sorted(lock_holders(memfd)) == sorted(pids)
+    end(pids.pop(2))
+    assert sorted(lock_holders(memfd)) == sorted(pids)
+
+
+def test_a_lock_on_all_of_the_file_is_one_too(memfd: int, forked: Forked) -> None:
+    """That of a worker of an earlier version."""
+    pid = forked(lambda: fcntl.lockf(memfd, fcntl.LOCK_EX))
+    assert lock_holders(memfd) == [pid]
 
 
 def test_the_lock_is_of_the_file_and_not_of_the_descriptor(memfd: int, forked: Forked) -> None:
-    pid = forked(lambda: fcntl.lockf(memfd, fcntl.LOCK_EX))
+    pid = forked(lambda: lock(memfd))
     other = os.dup(memfd)
-    assert lock_holder(other) == pid
+    assert lock_holders(other) == [pid]
     os.close(other)
-    assert lock_holder(memfd) == pid
+    assert lock_holders(memfd) == [pid]
 
 
 def test_a_child_of_who_has_locked_it_does_not_hold_it(memfd: int, forked: Forked) -> None:
     """POSIX locks are not inherited: a worker's own children do not keep it from a successor."""
-    fcntl.lockf(memfd, fcntl.LOCK_EX)
-    holders: list[int | None] = []
+    lock(memfd)
     ours, theirs = os.pipe()
-    forked(lambda: os.write(theirs, str(lock_holder(memfd)).encode()))
-    holders.append(int(os.read(ours, 20)))
+    forked(lambda: os.write(theirs, repr(lock_holders(memfd)).encode()))
+    assert os.read(ours, 100).decode() == repr([os.getpid()])
     os.close(ours)
     os.close(theirs)
-    assert holders == [os.getpid()]
 
 
 def test_one_s_own_lock_is_nobody_s(memfd: int) -> None:
-    fcntl.lockf(memfd, fcntl.LOCK_EX)
-    assert lock_holder(memfd) is None
+    lock(memfd)
+    assert lock_holders(memfd) == []
+
+
+def test_what_is_unlocked_is_held_no_longer(memfd: int, forked: Forked) -> None:
+    def act() -> None:
+        lock(memfd)
+        unlock(memfd)
+
+    forked(act)
+    assert lock_holders(memfd) == []
 
 
 def test_asking_locks_nothing(memfd: int, forked: Forked) -> None:
-    lock_holder(memfd)
-    pid = forked(lambda: fcntl.lockf(memfd, fcntl.LOCK_EX | fcntl.LOCK_NB))
-    assert lock_holder(memfd) == pid
+    lock_holders(memfd)
+    pid = forked(lambda: lock(memfd))
+    assert lock_holders(memfd) == [pid]
+
+
+def test_its_release_can_be_waited_for(memfd: int, forked: Forked) -> None:
+    pid = forked(lambda: lock(memfd))
+    waiting = threading.Thread(target=await_release, args=(memfd, pid))
+    waiting.start()
+    end(pid)
+    waiting.join(SECONDS)
+    assert not waiting.is_alive()
+    assert lock_holders(memfd) == []

@@ -19,6 +19,12 @@ import json, resource, threading
 from vswap import libc
 from vswapd import memory
 
+def policies():
+    try:
+        return sorted({line.split()[1] for line in open("/proc/thread-self/numa_maps")})
+    except FileNotFoundError:
+        return ["local"]
+
 said = []
 preparation = memory.prepare_process(said.append)
 threads = [
@@ -39,6 +45,8 @@ print(json.dumps({
     "dumpable": libc.prctl(libc.PR_GET_DUMPABLE, 0),
     "core": resource.getrlimit(resource.RLIMIT_CORE),
     "oom": int(open("/proc/self/oom_score_adj").read()),
+    "huge": int(status.get("THP_enabled", 0)),
+    "policies": policies(),
 }))
 """
 
@@ -72,6 +80,13 @@ def check(result: dict[str, Any]) -> None:
 
 def test_as_this_user() -> None:
     check(prepare())
+
+
+def test_pages_stay_where_they_are() -> None:
+    """Nobody makes huge ones of them, or brings them near to who uses them."""
+    result = prepare()
+    assert not result["huge"]
+    assert result["policies"] == ["local"]
 
 
 @pytest.mark.skipif(

@@ -199,6 +199,20 @@ def test_a_predecessor_that_has_ended_need_not_be_killed(forked: Forked) -> None
     before.close()
 
 
+def test_it_is_known_which_process_a_predecessor_is(forked: Forked) -> None:
+    child = forked(signal.pause)
+    assert child.pidfd is not None
+    before = Predecessor(os.dup(child.pidfd))
+    assert before.pid == child.pid
+    before.kill()
+    wait_ended(before.pidfd)
+    child.reap()
+    late = Predecessor(os.dup(before.pidfd))
+    assert late.pid == -1  # nobody's any more, or somebody else's
+    late.close()
+    before.close()
+
+
 # --- The fork server -------------------------------------------------------------------
 
 SERVER = """

@@ -77,6 +77,20 @@ def test_a_reason_may_hold_a_path_that_is_no_text(asked: Asked) -> None:
     assert visitor.recv(100) == b"error \xff: no such thing\n"
 
 
+def test_no_more_than_some_wait_at_a_time(asked: Asked) -> None:
+    """Whoever may come could take all descriptors from the supervisor."""
+    visitors = [asked.come() for _ in range(64)]
+    for _ in range(3):
+        assert asked.come().recv(100) == b""
+    assert (asked.times, len(asked.desk._waiting)) == (64, 64)
+    asked.desk.tell("ok")
+    assert [visitor.recv(100) for visitor in visitors] == [b"ok\n"] * 64
+    late = asked.come()
+    asked.desk.tell("error later")
+    assert late.recv(100) == b"error later\n"
+    assert asked.times == 65
+
+
 def test_who_has_gone_is_not_told(asked: Asked) -> None:
     gone, stays = asked.come(), asked.come()
     gone.close()

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
+import socket
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +24,10 @@ import pytest
 from vswap import libc
 from vswapd import fusemount, mounts
 from vswapd.config import Settings
+from vswapd.ending import is_ending
+from vswapd.handover import Inheritance
 from vswapd.held import Held, Record
+from vswapd.lockholder import lock
 from vswapd.messages import Link
 from vswapd.notify import Ready
 from vswapd.offspring import Child
@@ -28,6 +38,7 @@ from vswapd.supervisor import Supervisor
 if TYPE_CHECKING:
     from daemon.conftest import Systemd
 
+SECONDS = 10
 SETTINGS = Settings("m", "/nowhere/m", 64 << 20, threads=1).to_json()
 RECORD = Record(SETTINGS, "/nowhere/m", mounted="0:39", region=0, signs=(0,))
 
@@ -57,7 +68,8 @@ def supervisor(held: Held) -> Iterator[Supervisor]:
     made = Supervisor(RECORD, ready, Keeper(None))
     made.inherit(held)
     yield made
-    made.loop.close()
+    if not made.loop._closed:  # `run` has
+        made.loop.close()
 
 
 # --- Leaving no mount behind -----------------------------------------------------------
@@ -80,6 +92,13 @@ def mounted(monkeypatch: pytest.MonkeyPatch, device: str | None) -> None:
     monkeypatch.setattr(mounts, "top_mount", {"/nowhere/m": device}.get)
 
 
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is, as after unmounting."""
+    monkeypatch.setattr(Held, "is_closed", lambda _held: True)
+
+
+@pytest.mark.usefixtures("closed")
 def test_its_own_dead_mount_is_detached(
     supervisor: Supervisor, unmounted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +107,32 @@ def test_its_own_dead_mount_is_detached(
     assert unmounted == ["/nowhere/m"]
 
 
+def test_a_mount_that_is_not_dead_stays(
+    supervisor: Supervisor,
+    held: Held,
+    systemd: Systemd,
+    address: str,
+    unmounted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And its worker works on, and systemd keeps what the next supervisor needs."""
+    supervisor.estate.keeper = keeper = Keeper(address)
+    supervisor.inherit(held)
+    mounted(monkeypatch, "0:39")
+    child, other = serve(supervisor)
+    supervisor._leave()
+    assert unmounted == []
+    assert child.pidfd is not None
+    assert not select.select([child.pidfd], [], [], 0)[0]
+    systemd.hear()
+    assert {"vswap-fuse", "vswap-state0", "vswap-record"} <= set(systemd.kept)
+    end(supervisor, child)
+    other.close()
+    assert keeper.record_fd is not None
+    os.close(keeper.record_fd)
+
+
+@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize(("there", "mine"), [("0:40", "0:39"), (None, "0:39"), ("0:40", None)])
 def test_what_is_not_its_own_is_let_alone(
     there: str | None,
@@ -103,6 +148,7 @@ def test_what_is_not_its_own_is_let_alone(
     assert unmounted == []
 
 
+@pytest.mark.usefixtures("closed")
 def test_what_another_supervisor_has_now_is_let_alone(
     supervisor: Supervisor, unmounted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +158,7 @@ def test_what_another_supervisor_has_now_is_let_alone(
     assert unmounted == []
 
 
+@pytest.mark.usefixtures("closed")
 def test_a_mount_that_cannot_be_detached_is_no_error(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +293,10 @@ def test_no_standby_serves_while_somebody_else_decides(supervisor: Supervisor) -
     supervisor._server.close()
 
 
-def test_a_predecessor_ends_before_a_standby_serves(supervisor: Supervisor) -> None:
+def test_a_predecessor_ends_before_a_standby_serves(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vswapd.supervisor.is_ending", lambda _pid: False)
     before, far = made_child(supervisor)
     assert before.pidfd is not None
     supervisor._standby = None
@@ -267,6 +317,136 @@ def test_a_predecessor_ends_before_a_standby_serves(supervisor: Supervisor) -> N
     for each, link in ((child, other), (before, far)):
         end(supervisor, each)
         link.close()
+
+
+def test_a_predecessor_that_is_ending_is_not_waited_for(supervisor: Supervisor) -> None:
+    before, far = made_child(supervisor)
+    assert before.pidfd is not None
+    supervisor._standby = None
+    supervisor.follow(os.dup(before.pidfd))
+    child, other = made_child(supervisor)
+    other.send("prepared", signs=[0], region=0)
+    supervisor._on_child(child)
+    os.kill(before.pid, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, before.pidfd, os.WEXITED | os.WNOWAIT)
+    supervisor._promote()
+    assert supervisor.worker == child.pidfd
+    received = [other.receive() for _ in range(2)]  # prepare, serve
+    assert received[-1] is not None
+    assert received[-1][0]["ended"] == before.pid
+    for fd in [fd for got in received if got for fd in got[1]]:
+        os.close(fd)
+    for each, link in ((child, other), (before, far)):
+        end(supervisor, each)
+        link.close()
+
+
+@pytest.fixture
+def locking(held: Held) -> Iterator[Callable[[], int]]:
+    """Makes processes that work on the state, and are nobody's workers here."""
+    made: list[int] = []
+
+    def fork() -> int:
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # also if a test fails
+                lock(held.state[0])
+                os.write(theirs, b"done")
+                signal.pause()
+            finally:
+                os._exit(1)
+        made.append(pid)
+        os.close(theirs)
+        assert os.read(ours, 10) == b"done"
+        os.close(ours)
+        return pid
+
+    yield fork
+    for pid in made:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def has_been_killed(pid: int) -> bool:
+    return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG))
+
+
+def wait_killed(pid: int) -> None:
+    """Until it has been killed; what was to do so has been done."""
+    deadline = time.monotonic() + SECONDS
+    while not has_been_killed(pid):
+        assert time.monotonic() < deadline, "nobody has killed it"
+
+
+def prepared(supervisor: Supervisor) -> tuple[Child, Link]:
+    """A standby that could serve."""
+    child, other = made_child(supervisor)
+    other.send("prepared", signs=[0], region=0)
+    supervisor._on_child(child)
+    return child, other
+
+
+def test_who_works_on_the_state_ends_before_we_go_on(
+    supervisor: Supervisor, locking: Callable[[], int]
+) -> None:
+    """Another supervisor's worker, of which we have heard nothing."""
+    pid = locking()
+    child, other = prepared(supervisor)
+    supervisor.hold_back()
+    supervisor.go_on()
+    supervisor._promote()
+    wait_killed(pid)
+    while supervisor.worker is None:  # its end is told, or seen
+        supervisor.loop.wait(time.monotonic() + SECONDS)
+        supervisor._promote()
+    assert supervisor.worker == child.pidfd
+    end(supervisor, child)
+    other.close()
+
+
+def test_who_works_on_the_state_after_a_predecessor_ends_too(
+    supervisor: Supervisor, locking: Callable[[], int]
+) -> None:
+    """One served while the memory of one before it was unmapped, and waited for its lock."""
+    before, far = made_child(supervisor)
+    assert before.pidfd is not None
+    supervisor._standby = None
+    supervisor.follow(os.dup(before.pidfd))
+    child, other = prepared(supervisor)
+    pid = locking()
+    os.kill(before.pid, signal.SIGKILL)
+    os.waitid(os.P_PIDFD, before.pidfd, os.WEXITED | os.WNOWAIT)
+    supervisor._promote()
+    if supervisor.worker is None:
+        supervisor._promote()
+    wait_killed(pid)
+    for each, link in ((child, other), (before, far)):
+        end(supervisor, each)
+        link.close()
+
+
+def test_who_works_beside_one_that_is_ending_ends_too(
+    supervisor: Supervisor, locking: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one takes a while to end, as one with much memory does."""
+    first, second = locking(), locking()
+
+    def ending(pid: int) -> bool:
+        return pid == first or is_ending(pid)
+
+    monkeypatch.setattr("vswapd.supervisor.is_ending", ending)
+    monkeypatch.setattr("vswapd.ending.is_ending", ending)
+    supervisor._ended = first
+    child, other = prepared(supervisor)
+    supervisor.hold_back()
+    supervisor.go_on()
+    while supervisor.worker is None:
+        supervisor._promote()
+    wait_killed(second)
+    end(supervisor, child)
+    other.close()
 
 
 def serve(supervisor: Supervisor) -> tuple[Child, Link]:
@@ -334,6 +514,53 @@ def test_nothing_is_promised_to_a_worker_while_somebody_else_decides(
         os.close(each)
     end(supervisor, child)
     other.close()
+
+
+def died_with(supervisor: Supervisor, *messages: tuple[str, list[int]]) -> None:
+    """A worker said this while somebody else decided, and has ended since."""
+    child, other = serve(supervisor)
+    supervisor.hold_back()
+    for word, fds in messages:
+        other.send(word, fds, path="/second")
+    end(supervisor, child)
+    other.close()
+
+
+def copies_of(fd: int) -> int:
+    """How many descriptors of this process are of the same file."""
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += os.fstat(int(entry.name)).st_ino == os.fstat(fd).st_ino
+    return found
+
+
+def test_what_a_worker_that_has_ended_wanted_held_is_not(
+    supervisor: Supervisor, held: Held
+) -> None:
+    """It was promised nothing, so nothing is on it."""
+    fd = opened_memfd()
+    died_with(supervisor, ("hold", [fd]))
+    assert copies_of(fd) == 2
+    supervisor.go_on()
+    assert (held.backing, held.record.backing) == (None, None)
+    assert copies_of(fd) == 1
+    os.close(fd)
+
+
+def test_what_a_worker_that_has_ended_let_go_of_is_let_go_of(
+    supervisor: Supervisor, held: Held
+) -> None:
+    """What is on it is of no use any more."""
+    first, second = opened_memfd(), opened_memfd()
+    held.hold_backing(os.dup(first), "/first")
+    died_with(supervisor, ("drop", []), ("hold", [second]))
+    assert copies_of(first) == 2
+    supervisor.go_on()
+    assert (held.backing, held.record.backing) == (None, None)
+    assert (copies_of(first), copies_of(second)) == (1, 1)
+    os.close(first)
+    os.close(second)
 
 
 def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, held: Held) -> None:
@@ -437,3 +664,384 @@ def test_the_device_ends_when_its_connection_has(supervisor: Supervisor, held: H
     held.connection = real
     os.close(ours)
     other.close()
+
+
+# --- Before somebody serves ------------------------------------------------------------
+
+
+class Told(Ready):
+    """Nobody waits; `lines` is what would have been told."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.lines: list[str] = []
+
+    def tell(self, line: str) -> bool:
+        self.lines.append(line)
+        return super().tell(line)
+
+
+@pytest.fixture
+def ready() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def inherited(held: Held, ready: Told) -> Iterator[Supervisor]:
+    """Of a device that was there before, and of which it has told nobody yet that it serves."""
+    made = Supervisor(RECORD, ready, Keeper(None))
+    made.inherit(held)
+    yield made
+    if not made.loop._closed:  # `run` has
+        made.loop.close()
+
+
+def to_take(supervisor: Supervisor) -> tuple[Child, Link]:
+    """A worker that was told to serve, and has not come to that."""
+    child, other = prepared(supervisor)
+    supervisor._promote()
+    assert supervisor.worker == child.pidfd
+    return child, other
+
+
+def standing_by(supervisor: Supervisor) -> tuple[Child, Link]:
+    supervisor.hold_back()
+    return prepared(supervisor)
+
+
+Begin = Callable[[Supervisor], tuple[Child, Link]]
+whoever = pytest.mark.parametrize("begin", [to_take, standing_by])
+
+
+@whoever
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_whoever_ends_before_it_serves_the_device_is_kept(
+    begin: Begin,
+    number: int,
+    inherited: Supervisor,
+    ready: Told,
+    unmounted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mounted(monkeypatch, "0:39")
+    for _ in range(MOST + 1):
+        inherited.held_back = False
+        child, other = begin(inherited)
+        end(inherited, child, number)
+        other.close()
+        assert (inherited._status, ready.lines) == (None, [])
+    assert inherited._patience.given_up == (number == signal.SIGTERM)
+    inherited._leave()
+    assert unmounted == []
+
+
+@whoever
+def test_whoever_is_killed_the_device_is_not_given_back(
+    begin: Begin, inherited: Supervisor, ready: Told
+) -> None:
+    """That says nothing of the code that is tried."""
+    inherited.has_rival = True
+    child, other = begin(inherited)
+    end(inherited, child)
+    assert (inherited._status, ready.lines) == (None, [])
+    other.close()
+
+
+@whoever
+def test_whoever_fails_the_device_is_given_back_to_who_has_it_too(
+    begin: Begin,
+    inherited: Supervisor,
+    ready: Told,
+    held: Held,
+    unmounted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mounted(monkeypatch, "0:39")
+    inherited.has_rival = True
+    child, other = begin(inherited)
+    other.send("failed", why="it is Friday")
+    end(inherited, child, signal.SIGTERM)
+    other.close()
+    assert (inherited._status, ready.lines) == (2, ["error it is Friday"])
+    inherited._leave()
+    assert unmounted == []
+    assert held.record.mounted == "0:39"
+
+
+def test_once_somebody_serves_nothing_is_given_back(
+    inherited: Supervisor, ready: Told, unmounted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has heard so, and ends."""
+    mounted(monkeypatch, "0:39")
+    inherited.has_rival = True
+    for _ in range(3):
+        child, other = serve(inherited)
+        end(inherited, child, signal.SIGTERM)
+        other.close()
+    inherited._leave()
+    assert (inherited._status, ready.lines, unmounted) == (None, ["ready"], [])
+
+
+@pytest.mark.parametrize("rival", [False, True])
+@pytest.mark.parametrize("says", ["nothing", "why"])
+def test_a_fork_server_that_ends_before_is_tried_again_if_there_is_something_to_lose(
+    says: str, rival: bool, inherited: Supervisor, ready: Told
+) -> None:
+    code = "import sys, vswapd.messages as m; link = m.Link.of(int(sys.argv[-1]))"
+    if says == "why":
+        code += "; link.send('failed', why='it is Friday')"
+    inherited._command = [sys.executable, "-c", code]
+    inherited.has_rival = rival
+    inherited._start_server(time.monotonic())
+    while inherited._server is not None:
+        inherited.loop.wait(time.monotonic() + SECONDS)
+    why = "error it is Friday" if says == "why" else "error the fork server has ended"
+    assert (inherited._status, ready.lines[:1]) == ((2, [why]) if rival else (None, []))
+
+
+def test_a_fork_server_that_cannot_be_started_is_tried_again(
+    inherited: Supervisor, ready: Told
+) -> None:
+    inherited._command = ["/nowhere/vswap-forks"]
+    inherited._keep_up()
+    assert (inherited._status, ready.lines, inherited._server) == (None, [], None)
+    assert inherited._server_at > time.monotonic()
+
+
+@pytest.mark.parametrize("rival", [False, True])
+def test_a_signal_before_does_not_leave_alone_what_nobody_else_has(
+    rival: bool, inherited: Supervisor, ready: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmounting = threading.Event()
+    monkeypatch.setattr(fusemount, "unmount", lambda *_: unmounting.set())
+    inherited.has_rival = rival
+    inherited._on_signals(bytes([signal.SIGTERM]))
+    if rival:
+        assert (inherited._status, ready.lines) == (2, ["error interrupted"])
+        assert not unmounting.is_set()
+    else:
+        assert unmounting.wait(SECONDS)
+        assert (inherited._status, ready.lines) == (None, [])
+
+
+def test_a_device_that_was_made_here_and_never_served_is_unmade(
+    held: Held, ready: Told, unmounted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody relies on it."""
+    mounted(monkeypatch, "0:39")
+    made = Supervisor(RECORD, ready, Keeper(None))
+    made.estate.hold(held)
+    child, other = to_take(made)
+    end(made, child)
+    other.close()
+    assert made._status == 2
+    assert ready.lines == ["error the worker stopped before it was ready"]
+    made._leave()
+    assert unmounted == ["/nowhere/m"]
+    made.loop.close()
+
+
+# --- With the other supervisor ---------------------------------------------------------
+
+
+@dataclass
+class Heiress:
+    """A supervisor that takes over, and the other's end of the link."""
+
+    old: Link
+    supervisor: Supervisor
+
+    def heard(self) -> list[str]:
+        """What the old one was told."""
+        words = []
+        while select.select([self.old], [], [], 0)[0]:
+            received = self.old.receive()
+            if received is None:
+                break
+            words.append(received[0]["is"])
+        return words
+
+    def end_old(self) -> None:
+        """It has ended, whoever was forked here and has its end of the link, too."""
+        self.old._socket.shutdown(socket.SHUT_RDWR)
+
+    def hear(self) -> None:
+        """Something has come."""
+        self.supervisor.loop.wait(time.monotonic() + SECONDS)
+
+
+@pytest.fixture
+def heiress() -> Iterator[Heiress]:
+    """A supervisor that was handed a device, and waits to be told to take it."""
+    state, pipe = opened_memfd(), os.pipe()
+    old, theirs = Link.pair()
+    old.send("inherit", [state, pipe[0]], names=["state0", "fuse"], record=RECORD.to_json())
+    inheritance = Inheritance(Link(theirs))
+    supervisor = Supervisor(inheritance.held.record, inheritance, Keeper(None))
+    inheritance.begin(supervisor)
+    yield Heiress(old, supervisor)
+    supervisor.loop.close()
+    old.close()
+    inheritance._link.close()
+    held = inheritance.held
+    assert held.connection is not None
+    for fd in (state, *pipe, *held.state, held.connection):
+        os.close(fd)
+
+
+def take(heiress: Heiress) -> None:
+    record = heiress.supervisor.estate.record.to_json()
+    heiress.old.send("take", [], record=record, running=False)
+    heiress.hear()
+    assert not heiress.supervisor.held_back
+
+
+def test_what_was_taken_is_given_back_to_the_other_one(heiress: Heiress) -> None:
+    child, other = prepared(heiress.supervisor)
+    take(heiress)
+    heiress.supervisor._promote()
+    other.send("failed", why="it is Friday")
+    end(heiress.supervisor, child, signal.SIGTERM)
+    other.close()
+    assert heiress.heard() == ["able", "unable"]
+    assert heiress.supervisor._status == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_taken_is_not_given_back_to_one_that_has_ended(
+    number: int, heiress: Heiress
+) -> None:
+    child, other = prepared(heiress.supervisor)
+    take(heiress)
+    heiress.supervisor._promote()
+    heiress.end_old()
+    heiress.hear()
+    end(heiress.supervisor, child, number)
+    other.close()
+    assert heiress.supervisor._status is None
+
+
+def test_what_was_taken_is_not_given_back_to_one_whose_end_has_not_been_noticed_yet(
+    heiress: Heiress,
+) -> None:
+    """Both may be noticed in the same round, the worker first."""
+    child, other = prepared(heiress.supervisor)
+    take(heiress)
+    heiress.supervisor._promote()
+    heiress.end_old()
+    other.send("failed", why="it is Friday")
+    end(heiress.supervisor, child, signal.SIGTERM)
+    other.close()
+    assert heiress.supervisor._status is None
+
+
+def test_one_that_ends_before_it_hands_over_is_followed(heiress: Heiress) -> None:
+    child, other = prepared(heiress.supervisor)
+    heiress.end_old()
+    heiress.hear()
+    assert not heiress.supervisor.held_back
+    heiress.supervisor._promote()
+    end(heiress.supervisor, child)
+    other.close()
+    assert heiress.supervisor._status is None
+
+
+# --- Faults of our own -----------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is started, and signals are as before in the end."""
+    monkeypatch.setattr(Supervisor, "_start_server", lambda _self, _now: None)
+    monkeypatch.setattr("vswapd.supervisor._FAULT_SECONDS", 0, raising=False)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+class Faulty:
+    """Something that is always to be heard, and fails each time."""
+
+    def __init__(self, supervisor: Supervisor, most: int) -> None:
+        self.times, self._most, self._supervisor = 0, most, supervisor
+        self._fd, other = os.pipe()
+        os.close(other)
+        supervisor.loop.watch(self._fd, self.fail)
+
+    def fail(self) -> None:
+        self.times += 1
+        if self.times >= self._most:
+            self._supervisor.stop(77)
+        raise ZeroDivisionError
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.mark.usefixtures("quiet", "unmounted")
+def test_a_fault_does_not_end_the_supervisor(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty = Faulty(supervisor, 3)
+    assert supervisor.run() == 77
+    assert faulty.times == 3
+    assert caplog.text.count("a fault in the supervisor") == 3
+    assert "ZeroDivisionError" in caplog.text
+    faulty.close()
+
+
+@pytest.mark.usefixtures("quiet", "unmounted")
+def test_a_fault_before_somebody_serves_does_not_either_if_there_is_something_to_lose(
+    inherited: Supervisor,
+) -> None:
+    faulty = Faulty(inherited, 3)
+    assert inherited.run() == 77
+    faulty.close()
+
+
+@pytest.mark.usefixtures("quiet", "unmounted")
+def test_a_fault_ends_a_takeover_while_the_other_one_has_the_device(
+    inherited: Supervisor,
+) -> None:
+    inherited.has_rival = True
+    faulty = Faulty(inherited, 3)
+    with pytest.raises(ZeroDivisionError):
+        inherited.run()
+    assert faulty.times == 1
+    faulty.close()
+
+
+@pytest.mark.usefixtures("quiet", "unmounted")
+def test_a_fault_that_comes_each_time_keeps_nobody_waiting_for_ever(
+    supervisor: Supervisor,
+) -> None:
+    faulty = Faulty(supervisor, 100)
+    ours, theirs = os.pipe()
+    os.close(theirs)
+    supervisor.loop.watch(ours, lambda: supervisor.stop(0))
+    assert supervisor.run() == 0
+    faulty.close()
+    os.close(ours)
+
+
+@pytest.mark.usefixtures("quiet", "unmounted")
+def test_while_nothing_can_be_kept_up_others_are_heard(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = 0
+
+    def fail() -> None:
+        nonlocal times
+        times += 1
+        if times >= 100:
+            supervisor.stop(77)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(supervisor, "_keep_up", fail)
+    ours, theirs = os.pipe()
+    os.close(theirs)
+    supervisor.loop.watch(ours, lambda: supervisor.stop(0))
+    assert supervisor.run() == 0
+    os.close(ours)

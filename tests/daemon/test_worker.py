@@ -29,7 +29,7 @@ from vswap.store import Selection, State
 from vswapd import worker as module
 from vswapd.channel import Handshake
 from vswapd.config import Settings
-from vswapd.lockholder import lock_holder
+from vswapd.lockholder import lock_holders
 from vswapd.memory import Preparation
 from vswapd.messages import Link
 from vswapd.office import Office
@@ -447,7 +447,7 @@ def test_a_worker_holds_the_lock_of_its_state(worker: Worker) -> None:
     """Seen from another process, for one's own lock is no obstacle."""
     pid = os.fork()
     if not pid:
-        os._exit(lock_holder(worker._state.header.fd) != os.getppid())
+        os._exit(lock_holders(worker._state.header.fd) != [os.getppid()])
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 

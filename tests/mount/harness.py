@@ -218,7 +218,7 @@ def _read_line(fd: int, seconds: float) -> str:
     return told.decode(errors="surrogateescape").removesuffix("\n")
 
 
-def _program(prelude: str, supervisor: str) -> list[str]:
+def program(prelude: str, supervisor: str = "") -> list[str]:
     """What Python is to run: the supervisor, and as its fork server, with preludes of their own."""
     if not prelude and not supervisor:
         return ["-m", "vswapd.supervise"]
@@ -252,7 +252,7 @@ def started(
     try:
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [*python, *_program(prelude, supervisor), json_settings, "--ready-fd", str(theirs)],
+                [*python, *program(prelude, supervisor), json_settings, "--ready-fd", str(theirs)],
                 pass_fds=(theirs,),
                 env=env or environment(),
                 stdin=subprocess.DEVNULL,

@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from mount.harness import Start, Worker, close, environment, eventually, give
+from mount.harness import Start, Worker, close, environment, eventually, give, mount_of, program
 from mount.harness import settings as settings_of
+from mount.killed_at import Point, Trap
 
 pytestmark = pytest.mark.mount
 
@@ -29,7 +30,7 @@ fds = [os.dup2(int(fd), 100 + at) for at, fd in enumerate(fds)]
 for at, fd in enumerate(fds):
     os.dup2(fd, 3 + at)
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": names}
-os.execv(sys.executable, [sys.executable, "-m", "vswapd.supervise", *sys.argv[2:]])
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
@@ -69,15 +70,18 @@ class Systemd:
     def has_heard(self, line: str) -> bool:
         return line in self.hear().told
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A supervisor that is handed everything kept."""
+    def start(
+        self, *arguments: str, prelude: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A supervisor that is handed everything kept. `prelude` is its workers'."""
+        command = [*program(prelude), *arguments]
         names = ":".join(name for name, _ in self.kept)
         fds = [fd for _, fd in self.kept]
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-c", _STARTER, " ".join([names, *map(str, fds)]), *arguments],
+                [sys.executable, "-c", _STARTER, " ".join([names, *map(str, fds)]), *command],
                 pass_fds=fds,
-                env=self.environment,
+                env={**self.environment, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
@@ -103,11 +107,13 @@ def device(systemd: Systemd, start: Start) -> Worker:
     return made
 
 
-def succeed(device: Worker, systemd: Systemd) -> None:
+def succeed(
+    device: Worker, systemd: Systemd, prelude: str = "", env: dict[str, str] | None = None
+) -> None:
     """Start the next supervisor, which the fixtures then stop in the place of the old one."""
     systemd.hear().told.clear()
     device.wait()
-    device.process = systemd.start(settings_of(device.mount))
+    device.process = systemd.start(settings_of(device.mount), prelude=prelude, env=env)
     assert eventually(lambda: systemd.has_heard("READY=1"), 20), device.process.poll()
 
 
@@ -213,6 +219,124 @@ def test_the_backing_is_stored_and_taken_back(
     finally:
         close(fd)
     end(device, systemd)
+
+
+# --- The first ones that come after do not serve -------------------------------------------
+
+MAKE = "vswapd.worker:Worker.__init__"
+BEFORE_IT_SERVES: dict[str, Point] = {
+    "it works on the state": Point("before", MAKE),
+    "it has found the state": Point("after", MAKE),
+    "it receives": Point("before", "vswapd.channel.channel:Channel.start"),
+    "it says that it serves": Point("before", "vswapd.office:Office.serving"),
+}
+
+FAILING = """
+import os
+def fail(pid, number):
+    raise RuntimeError("a fault of ours")
+os.kill = fail
+"""
+"""Prelude: whoever would be killed at a point fails there."""
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Trap:
+    return Trap(tmp_path / "trap")
+
+
+def is_kept_whole(systemd: Systemd) -> bool:
+    """Nothing was ever taken out of the store."""
+    return "FDSTOREREMOVE=1" not in systemd.hear().told
+
+
+@pytest.mark.parametrize("how", ["are killed", "fail"])
+@pytest.mark.parametrize("point", BEFORE_IT_SERVES)
+def test_the_first_workers_fall_before_they_serve(
+    point: str, how: str, device: Worker, systemd: Systemd, trap: Trap
+) -> None:
+    """Who has waited since the device was killed is served by the next."""
+    data = os.urandom(1 << 20)
+    prelude = trap.prelude({"here": BEFORE_IT_SERVES[point]})
+    if how == "fail":
+        prelude += FAILING
+    mounted = device.device
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, data, 0)
+        device.kill()
+        device.wait()
+        reader = subprocess.Popen(
+            ["dd", f"if={device.swap}", "bs=4", "count=1", "status=none"], stdout=subprocess.PIPE
+        )
+        trap.arm(deaths=2)
+        succeed(device, systemd, prelude, trap.environment())
+        assert trap.sprung
+        out, _ = reader.communicate(timeout=10)
+        assert (reader.returncode, out) == (0, data[:4])
+        assert os.pread(fd, len(data), 0) == data
+        os.pwrite(fd, data[::-1], 0)
+        assert os.pread(fd, len(data), 0) == data[::-1]
+        assert give(device, "check")[0] == 0
+        assert device.stats()["worker_restarts"] == 3
+        assert mount_of(device.mount) == mounted
+        assert is_kept_whole(systemd)
+    finally:
+        close(fd)
+    said = systemd.log.read_text()
+    assert ("a fault of ours" in said) == (how == "fail"), said
+    end(device, systemd)
+
+
+FORKS_ENDING = """
+import os
+try:
+    os.unlink(os.environ["TOKEN"])
+except FileNotFoundError:
+    pass
+else:
+    raise SystemExit(3)
+"""
+
+
+def test_the_first_fork_server_ends_before_it_has_forked(
+    device: Worker, systemd: Systemd, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.touch()
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"kept", 0)
+        device.kill()
+        succeed(device, systemd, FORKS_ENDING, {"TOKEN": str(token)})
+        assert not token.exists()
+        assert os.pread(fd, 4, 0) == b"kept"
+        assert is_kept_whole(systemd)
+    finally:
+        close(fd)
+    end(device, systemd)
+
+
+def test_the_next_supervisor_is_asked_to_end_before_somebody_serves(
+    device: Worker, systemd: Systemd, trap: Trap
+) -> None:
+    """It unmounts what is not used, as one that serves does."""
+    point = Point("before", MAKE, gated=True)
+    device.kill()
+    device.wait()
+    systemd.hear().told.clear()
+    trap.arm()
+    device.process = systemd.start(
+        settings_of(device.mount),
+        prelude=trap.prelude({"here": point}),
+        env=trap.environment(),
+    )
+    assert eventually(lambda: trap.reached, 20)
+    device.signal()
+    assert eventually(lambda: not device.mounted())
+    trap.open()
+    assert eventually(lambda: systemd.hear().kept == [])
+    assert device.wait() == 1  # its worker was killed
 
 
 def test_a_device_that_was_unmounted_is_made_anew(device: Worker, systemd: Systemd) -> None:

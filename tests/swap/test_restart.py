@@ -21,12 +21,12 @@ class Versions:
     """Copies of the code with changes, and which of them is the one that is installed."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._current = folder / "current"
 
     def make(self, name: str, *changes: tuple[str, str, str]) -> None:
         """A copy with changes: in this file, this text, to that."""
-        copy = self._folder / name
+        copy = self.folder / name
         for source in (ROOT / "vswap", ROOT / "daemon" / "vswapd"):
             shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("*.pyc"))
         for file, old, new in changes:
@@ -36,8 +36,8 @@ class Versions:
 
     def install(self, name: str) -> None:
         """From now on what is started is this one."""
-        link = self._folder / "next"
-        link.symlink_to(self._folder / name)
+        link = self.folder / "next"
+        link.symlink_to(self.folder / name)
         link.rename(self._current)
 
     @property
@@ -171,6 +171,131 @@ def test_a_version_that_does_not_start_is_refused(
     assert "has ended" in done.stderr
     assert pids(device) == before
     sound(device)
+
+
+# --- What becomes of it between the taking and the first word of the new one ----------------
+
+FALLS = """
+TOKEN = os.path.join(os.path.dirname(__file__), "token")
+
+
+def fall():
+    try:
+        with open(TOKEN) as token:
+            others = token.read().split()
+        os.unlink(TOKEN)
+    except FileNotFoundError:
+        return
+    for other in others:
+        os.kill(os.getppid() if other == "parent" else int(other), 9)
+    {how}
+"""
+
+KILLED = "os.kill(os.getpid(), 9)"
+FAILS = 'raise RuntimeError("a fault of ours")'
+LIVES = "return"
+
+WHERE = {
+    "before it works on the state": (r"( +)(if claim\(state)", r"\1fall()\n\1\2"),
+    "when it works on the state": (r"( +)(self\._wake_fd = )", r"\1fall()\n\1\2"),
+    "before it says that it serves": (r"( +)(self\._office\.serving\()", r"\1fall()\n\1\2"),
+}
+"""Where in a worker, as a change to its code."""
+
+everywhere = pytest.mark.parametrize("where", WHERE)
+
+
+def make_falling(versions: Versions, where: str, how: str, others: str = "") -> Path:
+    """Install a version 3: the first worker of it kills the others, and then falls like that.
+
+    Answers the token that is there as long as this has not happened.
+    """
+    old, new = WHERE[where]
+    begin = FALLS.replace("{how}", how)
+    versions.make(
+        "v3",
+        ("vswap/__init__.py", r'__version__ = ".*"', '__version__ = "3.0"'),
+        ("vswapd/worker.py", r'(T = TypeVar\("T"\)\n)', rf"\1{begin}"),
+        ("vswapd/worker.py", old, new),
+    )
+    versions.install("v3")
+    token = versions.folder / "v3" / "vswapd" / "token"
+    token.write_text(others)
+    return token
+
+
+def goes_on(device: Device) -> None:
+    """It is mounted, and serves who uses it."""
+    assert len(mounts(device.mount)) == 1
+    writes = int(device.stats()["writes"])
+    wait_until(lambda: has_more_done(device, writes), "somebody serves")
+    sound(device)
+
+
+@everywhere
+def test_when_the_new_one_s_first_worker_is_killed_its_next_one_serves(
+    where: str, versions: Versions, device: Device, load: subprocess.Popen[str]
+) -> None:
+    token = make_falling(versions, where, KILLED)
+    before = pids(device)
+    done = command(versions, "restart", str(device.mount))
+    assert not token.exists()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert device.stats()["version"] == "3.0"
+    assert not set(before) & set(pids(device))
+    goes_on(device)
+
+
+@everywhere
+def test_a_version_whose_worker_fails_when_it_has_taken_the_device_gives_it_back(
+    where: str, versions: Versions, device: Device, load: subprocess.Popen[str]
+) -> None:
+    token = make_falling(versions, where, FAILS)
+    before = pids(device)
+    done = command(versions, "restart", str(device.mount))
+    assert not token.exists()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "goes on as it was" in done.stderr
+    assert "a fault of ours" in done.stderr
+    assert device.stats()["version"] == "1.0"
+    assert pids(device)[0] == before[0]
+    goes_on(device)
+
+
+@everywhere
+def test_when_the_old_supervisor_and_the_new_one_s_worker_are_killed_the_new_one_goes_on(
+    where: str, versions: Versions, device: Device, load: subprocess.Popen[str]
+) -> None:
+    """It has taken the device, and has told nobody yet that it serves."""
+    supervisor, _ = before = pids(device)
+    token = make_falling(versions, where, KILLED, str(supervisor))
+    assert command(versions, "restart", str(device.mount)).returncode == 2  # nobody tells of it
+    assert not token.exists()
+    assert device.stats()["version"] == "3.0"
+    assert not set(before) & set(pids(device))
+    goes_on(device)
+    versions.install("v2")
+    assert command(versions, "restart", str(device.mount)).returncode == 0
+    assert device.stats()["version"] == "2.0"
+
+
+@everywhere
+def test_when_the_new_supervisor_is_killed_the_old_one_ends_its_worker_and_goes_on(
+    where: str, versions: Versions, device: Device, load: subprocess.Popen[str]
+) -> None:
+    before = pids(device)
+    token = make_falling(versions, where, LIVES, "parent")
+    done = command(versions, "restart", str(device.mount))
+    assert not token.exists()
+    assert done.returncode == 2
+    assert "has ended" in done.stderr
+    wait_until(lambda: pids(device)[0] == before[0], "the old one serves")
+    assert device.stats()["version"] == "1.0"
+    goes_on(device)
+    versions.install("v2")
+    assert command(versions, "restart", str(device.mount)).returncode == 0
+    assert device.stats()["version"] == "2.0"
 
 
 def test_a_hangup_restarts_too(versions: Versions, device: Device) -> None:

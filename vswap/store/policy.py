@@ -19,6 +19,7 @@ class Policy:
     `codec` is a name in `CODECS`, for what is written; `unit_pages` the most pages compressed
     together then, a power of two up to 16; `memory_limit` bounds the memory behind the state,
     in bytes (None: only by the device's size); `reserve` is how many segments are kept ready.
+    With `keep_table` the table's pages stay when their clusters are empty.
     `loaded_first`: pages that were read are the first to be moved down.
     docs/codecs.md has the measurements behind the defaults.
     """
@@ -27,6 +28,7 @@ class Policy:
     unit_pages: int = 4
     memory_limit: int | None = None
     reserve: int = 4
+    keep_table: bool = False
     loaded_first: bool = True
 
     def __post_init__(self) -> None:

@@ -106,6 +106,8 @@ class Reader:
     ) -> None:
         """Piece by piece: empty slots, fills, units, each decoded once; lock held."""
         at, count = 0, len(entries)
+        known = (0, 0)  # a unit of which more than one piece is wanted is decoded once
+        unit: Bytes = b""
         while at < count:
             entry = entries[at]
             piece = entry >> UNIT_SHIFT  # of a fill word, its kind and number
@@ -123,7 +125,14 @@ class Reader:
                     found = b""
                 buffers.append(found)
             else:
-                buffers.append(self._part_of_unit(entry, slot + at, end - at))
+                start = index_of(entry) << PAGE_SHIFT
+                stop = start + (end - at << PAGE_SHIFT)
+                name = (piece, slot + at - index_of(entry))
+                if name != known or stop > len(unit):
+                    unit, _ = self._decoder.unit(entry, slot + at, self._in_order)
+                    known = name
+                whole = not start and stop == len(unit)
+                buffers.append(unit if whole else memoryview(unit)[start:stop])
                 self._mark_loaded(slot + at, entries[at:end])
             at = end
 
@@ -148,13 +157,6 @@ class Reader:
             return None  # who fetches it will find out why
         self._fetched.keep(entry, sequence, unit)
         return unit
-
-    def _part_of_unit(self, entry: int, slot: int, count: int) -> Bytes:
-        data, pages = self._decoder.unit(entry, slot, self._in_order)
-        if count == pages:
-            return data
-        start = index_of(entry) << PAGE_SHIFT
-        return memoryview(data)[start : start + (count << PAGE_SHIFT)]
 
     def _mark_loaded(self, slot: int, entries: list[int]) -> None:
         for at, entry in enumerate(entries, slot):

@@ -150,6 +150,11 @@ class State:
         """Let the next worker find this limit."""
         self.header.view.cast("Q")[_LIMIT] = _NO_LIMIT if limit is None else limit
 
+    def populate_index(self) -> None:
+        """Have memory behind all that says where pages are: 2 MiB for each GiB of the device."""
+        for region in (self.table, self.zeromap, self.words):
+            region.populate(0, region.size)
+
     def buffer(self, index: int) -> memoryview:
         """Receive buffer number `index`."""
         size = self.shape.buffer_size

@@ -69,7 +69,7 @@ class Store:
         self.geometry = geometry
         self._state = state
         self._policy = policy
-        table = SwapTable(state.table, geometry)
+        table = SwapTable(state.table, geometry, keep=policy.keep_table)
         self._log = Log(state.segments, policy.reserve, None, wake)
         self._parts = Parts(
             geometry=geometry,

@@ -36,9 +36,10 @@ _NOTHING: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
 class SwapTable:
     """Entries in a region that outlives the worker, and how many are in use per cluster."""
 
-    def __init__(self, region: Region, geometry: Geometry) -> None:
-        """`region` must hold `region_size(geometry)` bytes."""
+    def __init__(self, region: Region, geometry: Geometry, *, keep: bool = False) -> None:
+        """`region` must hold `region_size(geometry)` bytes. With `keep` none are given back."""
         self._region = region
+        self._keep = keep
         self._entries = region.view.cast("Q")
         self._array = np.frombuffer(region.view, np.uint64)
         self.pages = self._array.reshape(-1, CLUSTER_SLOTS)
@@ -117,7 +118,7 @@ class SwapTable:
 
         If the kernel refuses, it stays, all empty, until the cluster is emptied the next time.
         """
-        if not self._counts[cluster]:
+        if not self._counts[cluster] and not self._keep:
             with suppress(OSError):
                 self._region.punch(cluster * PAGE_SIZE, PAGE_SIZE)
 

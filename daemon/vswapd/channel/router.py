@@ -278,6 +278,8 @@ class Router:
             return
         unique = request.unique
         if self._outstanding.keep(unique, message):
+            # Once it is answered, and not kept any more, it must not be given again from here.
+            self._done.failed(unique, errno.ECANCELED)
             if self._forward(message):
                 return
             self._outstanding.answered(unique)

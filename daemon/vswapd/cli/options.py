@@ -36,6 +36,7 @@ class StoreOptions(TypedDict):
     threads: int
     spin_us: int
     watchdog: int
+    lean: bool | None
     backing: str | None
     backing_size: str | None
     writeback_limit: str | None
@@ -93,6 +94,12 @@ _OPTIONS = (
         help="Replace a worker that answers nothing for so long while requests wait; 0 is never.",
     ),
     click.option(
+        "--lean/--no-lean",
+        default=None,
+        help="Take a third less memory for the daemon; a worker that dies twice within seconds "
+        "is then followed after seconds. [default: on machines with less than 2 GiB]",
+    ),
+    click.option(
         "--backing",
         metavar="FILE",
         help="Write what is cold to this file or block device, encrypted, when memory is short. A "
@@ -144,6 +151,7 @@ def make_settings(
         threads=options["threads"],
         spin_us=options["spin_us"],
         watchdog=options["watchdog"],
+        lean=options["lean"],
         memory_limit=None if limit is None else parse_size(limit, "memory-limit"),
         allow_fusermount=allow_fusermount,
         backing=None if backing is None else absolute(backing),

@@ -725,10 +725,17 @@ def test_an_error_nobody_foresaw_is_marked_too(
     assert marks_when_answered(failing, monkeypatch, request) == [errno.EIO]
 
 
-def test_what_is_passed_on_is_not_marked(routed: Routed, kernel: Kernel) -> None:
-    """Nobody knows here how it will end."""
+def test_what_is_passed_on_is_marked_before_that(routed: Routed, kernel: Kernel) -> None:
+    """Nobody knows here how it will end; but it has been given, and must not be given again."""
+    marks: list[int | None] = []
+
+    def forward(request: memoryview) -> bool:
+        marks.append(Done(routed.mark).outcome_of(7))
+        return True
+
+    routed.router._forward = forward
     routed.take(kernel.write(0, b"echo", nodeid=3, unique=7))
-    assert Done(routed.mark).outcome_of(7) is None
+    assert marks == [errno.ECANCELED]
 
 
 def test_a_write_is_marked_when_it_is_done_and_not_before(kernel: Kernel, small: Small) -> None:
@@ -852,6 +859,39 @@ def test_what_had_been_passed_on_is_not_passed_on_from_the_buffer(
     after.router.redo()
     assert (before.passed_on, after.passed_on) == ([raw], [])
     assert not kernel.has_reply()
+
+
+@pytest.mark.parametrize("size", [10, 4096])
+def test_a_command_that_was_answered_is_not_given_again_from_the_buffer(
+    size: int, kernel: Kernel, small: Small
+) -> None:
+    """It is not kept any more, and its worker was killed before it had emptied its buffer.
+
+    The answer is one that nobody waits for.
+    """
+    raw = kernel.write(0, b"x" * size, nodeid=3, unique=7)
+    before = routed_to(kernel, small, small.lane)
+    before.take(raw)
+    before.outstanding.answered(7)
+    after = routed_to(kernel, small, small.lane)
+    after.router.redo(resend=False)
+    assert (before.passed_on, after.passed_on) == ([raw], [])
+    assert kernel.reply() == error(7, errno.ECANCELED)
+    assert after.outstanding.all() == []
+
+
+def test_a_command_that_comes_after_one_that_was_answered_is_given(
+    kernel: Kernel, small: Small
+) -> None:
+    """What was received later has a number of its own."""
+    before = routed_to(kernel, small, small.lane)
+    before.take(kernel.write(0, b"x", nodeid=3, unique=7))
+    before.outstanding.answered(7)
+    raw = kernel.write(0, b"y", nodeid=3, unique=9)
+    left(small, raw)
+    after = routed_to(kernel, small, small.lane)
+    after.router.redo(resend=False)
+    assert after.passed_on == [raw]
 
 
 def test_what_had_not_been_passed_on_yet_is_passed_on(kernel: Kernel, small: Small) -> None:

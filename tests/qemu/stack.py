@@ -1,0 +1,72 @@
+"""The whole stack in a guest: a device that is swapped on, and programs that need it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from qemu.guest import Done, Guest, Job
+
+__all__ = ["MIB", "Stack", "beats", "judged"]
+
+MIB = 1 << 20
+UP_SECONDS = 120.0
+DOWN_SECONDS = 180.0
+PASSES = 64
+
+
+@dataclass(frozen=True)
+class Stack:
+    """vswap in a guest."""
+
+    guest: Guest
+
+    def up(self, *options: str) -> str:
+        """Bring a device up; the loop device's name."""
+        return self.guest.run("vswap", "up", *options, seconds=UP_SECONDS).ok().strip()
+
+    def down(self) -> None:
+        """Swap off, and the end of the daemon."""
+        self.guest.run("vswap", "down", seconds=DOWN_SECONDS).ok()
+
+    def status(self) -> dict[str, Any]:
+        """Its part of `vswap status --json`."""
+        done = self.guest.run("vswap", "status", "--json", seconds=UP_SECONDS).ok()
+        (device,) = json.loads(done)["devices"]
+        assert isinstance(device, dict)
+        return device
+
+    def stats(self) -> dict[str, Any]:
+        """Its statistics; nothing must have gone wrong by itself."""
+        stats = self.status()["stats"]
+        assert isinstance(stats, dict)
+        assert stats["internal_errors"] == stats["protocol_errors"] == 0
+        return stats
+
+    def check(self) -> None:
+        """All that is stored is readable, and all that is counted is right."""
+        done = self.guest.run("vswap", "ctl", "check", seconds=UP_SECONDS).ok()
+        assert done.startswith("ok: "), done
+
+    def hog(self, mib: int, *options: str) -> Job:
+        """Start a hog. Its pages are of real processes, and looked at again and again."""
+        return self.guest.start(
+            *("/opt/test/hog", "--size", f"{mib}M", "--source", "/opt/test/corpus"),
+            *("--rewrite", "0.5", "--heartbeat", "3", "--json", *options),
+        )
+
+
+def judged(hog: Done) -> dict[str, Any]:
+    """What a hog reports; each page must have been as it was written."""
+    assert hog.returncode == 0, str(hog)
+    report = json.loads(hog.stdout.splitlines()[-1])
+    assert (report["result"], report["mismatches"]) == ("ok", 0), report
+    assert isinstance(report, dict)
+    return report
+
+
+def beats(hog: Done) -> list[float]:
+    """When a hog said that it goes on, in seconds since its start, by its own clock."""
+    return [float(found[1]) for found in re.finditer(r"^([\d.]+) s: ", hog.stderr, re.MULTILINE)]
