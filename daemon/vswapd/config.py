@@ -34,7 +34,11 @@ MAX_THREADS = 64
 MAX_SPIN_US = 10_000
 MAX_WATCHDOG = 3600
 DEFAULT_MAX_THREADS = 4
-LEAN_BELOW = 2 << 30
+MANY = 2
+"""Spares: a standby, and a process that forks the next one."""
+_MANY_FROM = 2 << 30
+_ONE_FROM = 300 << 20
+"""Bytes of memory in a machine, as the kernel counts them, that has so many spares by default."""
 MAX_WRITEBACK_LIMIT = (1 << 62) - 1  # vswap.store.budget.MAX_LIMIT
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -81,9 +85,9 @@ class Settings:
     through fusermount3, for a process that is not root. Without `clean` nothing is cleaned or
     moved down in the background, and without `loaded_first` pages that were read are not the
     first to be; both are for measuring what that gains. A worker that answers nothing for
-    `watchdog` seconds while requests wait is replaced; 0 is never. A `lean` device keeps no process
-    to fork standbys from, but starts one for each, and has the table's memory from the start; None
-    becomes whether the machine has less than 2 GiB of memory. Raises `UserError`.
+    `watchdog` seconds while requests wait is replaced; 0 is never. `spares` are kept for a worker's
+    end: 2, a standby and what forks the next one; 1, a standby; 0, nothing. None becomes what the
+    machine has memory for. Raises `UserError`.
     """
 
     name: str
@@ -100,19 +104,24 @@ class Settings:
     backing: str | None = None
     writeback_limit: int | None = None
     watchdog: int = 30
-    lean: bool | None = None
+    spares: int | None = None
 
     def __post_init__(self) -> None:
         """Resolve the defaults that depend on the machine, then check every setting."""
         if self.threads == 0:
             usable = len(os.sched_getaffinity(0))
             object.__setattr__(self, "threads", min(usable, DEFAULT_MAX_THREADS))
-        if self.lean is None:
+        if self.spares is None:
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            object.__setattr__(self, "lean", memory < LEAN_BELOW)
+            object.__setattr__(self, "spares", (memory >= _ONE_FROM) + (memory >= _MANY_FROM))
         Geometry(self.size)
         for check in _CHECKS:
             check(self)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether memory is saved where that costs time, and had early what must be had."""
+        return self.spares != MANY
 
     def to_json(self) -> str:
         """One line that `from_json` turns back into an equal value."""
@@ -147,7 +156,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "backing": (str, type(None)),
     "writeback_limit": (int, type(None)),
     "watchdog": (int,),
-    "lean": (bool, type(None)),
+    "spares": (int, type(None)),
 }
 _REQUIRED = ("name", "mount", "size")
 assert list(_TYPES) == [field.name for field in fields(Settings)]
@@ -202,6 +211,8 @@ def _check_numbers(settings: Settings) -> None:
         raise UserError(f"threads must be from 1 to {MAX_THREADS}, not {settings.threads}")
     if not 0 <= settings.spin_us <= MAX_SPIN_US:
         raise UserError(f"spin-us must be from 0 to {MAX_SPIN_US}, not {settings.spin_us}")
+    if not 0 <= (settings.spares or 0) <= MANY:
+        raise UserError(f"spares must be from 0 to {MANY}, not {settings.spares}")
     if not 0 <= settings.watchdog <= MAX_WATCHDOG:
         raise UserError(f"watchdog must be from 0 to {MAX_WATCHDOG}, not {settings.watchdog}")
 

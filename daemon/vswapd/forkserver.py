@@ -2,8 +2,8 @@
 
 ``python -m vswapd.forkserver SETTINGS --link-fd N``. For each socket that comes over the link it
 makes one process, which goes on in `vswapd.standby` with that socket. A fork takes a few
-milliseconds and shares the memory that nobody changes, and it needs nothing from a disk: what
-it runs is here already, and locked.
+milliseconds, and it needs nothing from a disk: what it runs is here already, and locked. Where
+memory is short it makes one, and ends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 
 from vswap import libc
@@ -27,6 +28,7 @@ from vswapd.worker import policy_of
 
 __all__ = ["main"]
 
+_LOOK_SECONDS = 0.001
 _SWITCH_SECONDS = 100e-6
 """How long a data thread waits at most while the control plane runs Python code."""
 
@@ -66,6 +68,10 @@ def _fork_on_demand(link: Link, settings: Settings, preparation: memory.Preparat
     pages = resident()
     while (received := link.receive()) is not None:
         _, (fd,) = received
+        if settings.is_small:
+            _give_way()
+            link.close()
+            _be(fd, settings, preparation, pages)
         middle = os.fork()
         if not middle:
             # The child's parent ends at once, so that the supervisor, who takes orphans in,
@@ -77,6 +83,15 @@ def _fork_on_demand(link: Link, settings: Settings, preparation: memory.Preparat
         os.close(fd)
         os.waitpid(middle, 0)
     return 0
+
+
+def _give_way() -> None:
+    """Go on as a fork, of a parent that has ended: its pages are ours then, and need no copies."""
+    parent = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
 
 
 def _be(fd: int, settings: Settings, preparation: memory.Preparation, pages: Sequence[Run]) -> None:

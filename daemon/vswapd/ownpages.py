@@ -33,7 +33,8 @@ STACK_SIZE = 256 << 10
 
 _STACK_OWN = 128 << 10
 _HEAP = 6 << 20  # what is kept decoded of each lane and of the disk, and some more
-_ARENAS = 3 << 20
+_ARENAS = 6 << 20
+_CODE = 3 << 20  # the interpreter's, the C library's; not the linear algebra's
 _ARENA = 1 << 20
 _SMALL = 400  # bytes of an object that lies in an arena
 
@@ -91,14 +92,16 @@ def _runs() -> Iterator[Run]:
             start, end = (int(address, 16) for address in span.split("-"))
             pagemap.seek(start // mmap.PAGESIZE * 8)
             data = pagemap.read((end - start) // mmap.PAGESIZE * 8)
-            for first, stop in _present(np.frombuffer(data, np.uint64)):
+            there = (np.frombuffer(data, np.uint64) & _PRESENT) != 0
+            if rights[2] == "x" and end - start <= _CODE and 2 * there.sum() >= len(there):
+                there[:] = True  # code of which much has run
+            for first, stop in _ranges(there):
                 address = start + first * mmap.PAGESIZE
                 yield Run(address, (stop - first) * mmap.PAGESIZE, rights[1] == "w")
 
 
-def _present(words: npt.NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-    """Where pages are there, as ranges: number of the first, and of the next."""
-    there = np.zeros(len(words) + 2, np.bool_)
-    there[1:-1] = (words & _PRESENT) != 0
-    edges = np.flatnonzero(there[1:] != there[:-1]).tolist()
+def _ranges(there: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Where something is, as ranges: number of the first, and of the next."""
+    framed = np.concatenate(([False], there, [False]))
+    edges = np.flatnonzero(framed[1:] != framed[:-1]).tolist()
     return zip(edges[::2], edges[1::2], strict=True)

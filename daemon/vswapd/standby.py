@@ -89,7 +89,7 @@ def _prepare(link: Link, settings: Settings) -> State | None:
     state = State.attach(shape, fds) if fds else State.create(shape)
     state.buffers.populate(0, state.buffers.size)
     state.outstanding.populate(0, state.outstanding.size)
-    if settings.lean:  # a page that is had on demand may not be had when memory is short
+    if settings.is_small:  # a page that is had on demand may not be had when memory is short
         state.populate_index()
     made = [] if fds else state.fds()
     link.send(

@@ -240,7 +240,10 @@ class Supervisor:
         received = self._server.link.receive()
         if received is None:
             self._drop_server()
-            self._go_wrong("the fork server has ended")
+            if self._is_complete:
+                self._server_at = 0.0  # the next one is started when it is needed
+            else:
+                self._go_wrong("the fork server has ended")
             return
         message, _ = received
         if message["is"] == "warm":
@@ -266,16 +269,19 @@ class Supervisor:
 
     @property
     def _is_complete(self) -> bool:
-        """Whether nothing is to be forked, and no memory to be spent on what could fork."""
-        standby = self._standby is not None and self._standby.prepared
-        return standby and bool(self.estate.record.values.get("lean"))
+        """Whether there are the spares that there are to be, and nothing that could fork more."""
+        spares = self.estate.record.values.get("spares")
+        if spares not in (0, 1):
+            return False
+        return self._standby is not None or (spares == 0 and self._worker is not None)
 
     # --- Children -------------------------------------------------------------------------
 
     def _is_needed(self) -> bool:
         """Whether another standby is. Not while a worker begins: it has something better to do."""
         busy = self._worker is not None and self._worker.serving_since is None
-        return self._standby is None and not busy and self._server is not None and self._server.warm
+        is_able = self._server is not None and self._server.warm
+        return self._standby is None and not busy and is_able and not self._is_complete
 
     def _fork(self) -> None:
         assert self._server is not None
@@ -367,9 +373,6 @@ class Supervisor:
             assert self.estate.held is not None
             self._watch_over(self.estate.held)
         self.on_prepared()
-        if self._is_complete and self._worker is not None:
-            self._drop_server()
-            self._server_at = 0.0
 
     def _watch_over(self, held: Held) -> None:
         seconds = float(held.record.values.get("watchdog", 0))

@@ -63,7 +63,7 @@ def policy_of(settings: Settings) -> Policy:
         settings.codec,
         settings.unit_pages,
         settings.memory_limit,
-        keep_table=bool(settings.lean),
+        keep_table=settings.is_small,
         loaded_first=settings.loaded_first,
     )
 

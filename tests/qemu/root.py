@@ -70,6 +70,7 @@ def root_image() -> Path:
         _install(tree, wheel)
         for file in files:
             shutil.copy(file, _place(tree, file))
+        _in(tree, "systemctl", "enable", "vswap.service")
         for program in programs:
             shutil.copy(program, tree / "opt/test" / program.name.partition("-")[0])
         shutil.copy(data, tree / "opt/test/corpus")

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from qemu.guest import Done, Guest, Job
 
-__all__ = ["MIB", "Stack", "beats", "judged"]
+__all__ = ["MIB", "PASSES", "Stack", "beats", "judged", "unfinished"]
 
 MIB = 1 << 20
 UP_SECONDS = 120.0
 DOWN_SECONDS = 180.0
 PASSES = 64
+
+
+unfinished = pytest.mark.skipif(
+    not os.environ.get("VSWAP_UNFINISHED"),
+    reason="fails so far: see docs/guests.md (VSWAP_UNFINISHED=1 runs it)",
+)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class StoreOptions(TypedDict):
     threads: int
     spin_us: int
     watchdog: int
-    lean: bool | None
+    spares: int | None
     backing: str | None
     backing_size: str | None
     writeback_limit: str | None
@@ -94,10 +94,13 @@ _OPTIONS = (
         help="Replace a worker that answers nothing for so long while requests wait; 0 is never.",
     ),
     click.option(
-        "--lean/--no-lean",
-        default=None,
-        help="Take a third less memory for the daemon; a worker that dies twice within seconds "
-        "is then followed after seconds. [default: on machines with less than 2 GiB]",
+        "--spares",
+        type=int,
+        metavar="0|1|2",
+        help="What is kept for the end of a worker: 2, a standby and a process that forks the next "
+        "one; 1, a standby, so that after a second end within seconds requests wait for seconds; "
+        "0, nothing, so that they do after each. A spare takes some 50 MiB. [default: 2 on "
+        "machines with 2 GiB of memory or more, 1 from 300 MiB on]",
     ),
     click.option(
         "--backing",
@@ -151,7 +154,7 @@ def make_settings(
         threads=options["threads"],
         spin_us=options["spin_us"],
         watchdog=options["watchdog"],
-        lean=options["lean"],
+        spares=options["spares"],
         memory_limit=None if limit is None else parse_size(limit, "memory-limit"),
         allow_fusermount=allow_fusermount,
         backing=None if backing is None else absolute(backing),

@@ -1,0 +1,54 @@
+"""The same hog in the same guest: once on zram, once on ours."""
+
+from __future__ import annotations
+
+import time
+
+from qemu.conftest import Boot
+from qemu.guest import Guest, Job
+from qemu.stack import Stack, judged, unfinished
+
+HOG_MIB = 384
+SECONDS = 200.0
+
+ZRAM_ON = """
+echo lzo-rle >/sys/block/zram0/comp_algorithm
+echo 768M >/sys/block/zram0/disksize
+mkswap /dev/zram0 >/dev/null
+swapon --discard /dev/zram0
+"""
+
+
+def wait_filled(hog: Job, guest: Guest) -> None:
+    while "verify" not in hog.text(2):
+        assert hog.poll(), hog.wait()
+        guest.run("sleep", "0.5")
+
+
+@unfinished
+def test_both_give_every_page_back_and_ours_takes_less_memory(boot: Boot) -> None:
+    guest = boot(memory=384, seconds=400.0)
+    stack = Stack(guest)
+
+    guest.sh(ZRAM_ON)
+    hog = stack.hog(HOG_MIB, "--passes", "2")
+    wait_filled(hog, guest)
+    original, _, used = map(int, guest.sh("cat /sys/block/zram0/mm_stat").split()[:3])
+    began = time.monotonic()
+    zram = judged(hog.wait(SECONDS))
+    guest.sh("swapoff /dev/zram0; echo 1 >/sys/block/zram0/reset", seconds=SECONDS)
+
+    stack.up("--size", "768M")
+    hog = stack.hog(HOG_MIB, "--passes", "2")
+    wait_filled(hog, guest)
+    stats = stack.stats()
+    ours = judged(hog.wait(SECONDS))
+    stack.check()
+    stack.down()
+    ratios = original / used, stats["orig_data_size"] / stats["mem_used_total"]
+    print(
+        f"zram: {ratios[0]:.2f}, {zram['elapsed']:.0f} s; ours: {ratios[1]:.2f}, "
+        f"{ours['elapsed']:.0f} s; memory {ratios[0] / ratios[1]:.2f} of zram's"
+    )
+    assert ratios[1] > 1.0
+    assert began

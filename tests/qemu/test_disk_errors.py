@@ -1,0 +1,62 @@
+"""Writeback in a guest to a disk on which the host makes some sectors fail."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qemu.conftest import Boot
+from qemu.guest import Drive
+from qemu.stack import MIB, Stack, judged, unfinished
+
+DISK_MIB = 384
+SECTOR = 512
+SECONDS = 250.0
+EIO = 5
+READ_ERROR = 3  # how a hog ends that could not have a page
+
+
+def failing(path: Path, kind: str, every_mib: int) -> dict[str, Any]:
+    """A disk of which one sector in so many MiB cannot be read, or written; not in the first."""
+    path.touch()
+    os.truncate(path, DISK_MIB * MIB)
+    sectors = range(
+        (2 * MIB + MIB // 2) // SECTOR, DISK_MIB * MIB // SECTOR, every_mib * MIB // SECTOR
+    )
+    return {
+        "driver": "blkdebug",
+        "image": {"driver": "file", "filename": str(path)},
+        "inject-error": [
+            {"event": "none", "iotype": kind, "errno": EIO, "sector": sector} for sector in sectors
+        ],
+    }
+
+
+def told(line: str) -> bool:
+    """What the kernel says of a disk that fails, and of swap that does."""
+    return "I/O error" in line
+
+
+@unfinished
+@pytest.mark.parametrize("kind", ["write", "read"])
+def test_a_failing_disk_loses_no_page_silently(kind: str, boot: Boot, tmp_path: Path) -> None:
+    node = failing(tmp_path / "disk", kind, every_mib=4 if kind == "write" else 8)
+    guest = boot(memory=320, drives=[Drive(node)], expected=told, seconds=400.0)
+    stack = Stack(guest)
+    stack.up("--size", "768M", "--memory-limit", "32M", "--backing", "/dev/vdb")
+    hog = stack.hog(320 + 60, "--passes", "1").wait(SECONDS)
+    stats = stack.status()["stats"]
+    assert stats["writeback_pages"] > 0
+    assert stats["internal_errors"] == 0
+    if kind == "write":
+        judged(hog)
+        assert stats["backing_failed_writes"] > 0
+        assert stats["failed_reads"] == 0
+    else:
+        assert hog.returncode in (0, READ_ERROR), str(hog)
+        assert json.loads(hog.stdout.splitlines()[-1])["mismatches"] == 0
+        assert stats["backing_failed_reads"] > 0
+    print({name: stats[name] for name in stats if "fail" in name})

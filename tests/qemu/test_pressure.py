@@ -1,0 +1,137 @@
+"""Real pressure in a guest: more memory is wanted than there is, for minutes, by several."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from qemu.conftest import Boot
+from qemu.guest import Drive, Guest
+from qemu.stack import MIB, PASSES, Stack, beats, judged, unfinished
+
+HOG_SECONDS = 280.0
+LONGEST_GAP = 10.0
+"""Seconds without a heartbeat, which is due every 3."""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """An empty file for a guest's second disk."""
+    path = tmp_path / "disk"
+    path.touch()
+    os.truncate(path, 512 * MIB)
+    return path
+
+
+def oom_kills(guest: Guest) -> int:
+    return int(guest.sh("sed -n 's/^oom_kill //p' /proc/vmstat"))
+
+
+def longest_gap(times: list[float]) -> float:
+    return max(after - before for before, after in zip([0.0, *times], times, strict=False))
+
+
+@unfinished
+def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> None:
+    """The whole stack in 256 MiB: a store of 40 MiB, what does not fit goes to a disk."""
+    guest = boot(memory=256, drives=[Drive(disk, discard=True)], seconds=420.0)
+    stack = Stack(guest)
+    loop = stack.up("--size", "768M", "--memory-limit", "40M", "--backing", "/dev/vdb")
+    began = time.monotonic()
+    hog = stack.hog(256 + 100, "--passes", str(PASSES), "--seconds", "60")
+    files = guest.start("sh", "-c", "while :; do cat /opt/test/corpus >/dev/null; done")
+    report = hog.wait(HOG_SECONDS)
+    judged(report)
+    assert time.monotonic() - began > 60
+    assert longest_gap(beats(report)) < LONGEST_GAP
+    files.signal(9)
+    done = guest.run(
+        *("stress-ng", "--vm", "1", "--vm-bytes", "160M", "--vm-method", "rand-sum", "--verify"),
+        *("--timeout", "15s"),
+        seconds=90.0,
+    )
+    assert done.returncode == 0, str(done)
+    stats = stack.stats()
+    assert stats["failed_reads"] == stats["failed_writes"] == 0
+    assert stats["writeback_pages"] > 0
+    stack.check()
+    guest.sh(f"swapoff {loop} && swapon {loop}", seconds=90.0)
+    assert oom_kills(guest) == 0
+    stack.down()
+
+
+@unfinished
+def test_the_worker_is_killed_every_second(boot: Boot) -> None:
+    guest = boot(memory=512, drives=[], seconds=400.0)
+    stack = Stack(guest)
+    stack.up("--size", "1G", "--spares", "2")
+    hog = stack.hog(512 + 40, "--passes", str(PASSES), "--seconds", "50")
+    kills = 0
+    while hog.poll():
+        kills += (
+            guest.run("pkill", "-KILL", "-x", "vswap-worker", seconds=HOG_SECONDS).returncode == 0
+        )
+        guest.run("sleep", "1", seconds=HOG_SECONDS)
+    judged(hog.wait(HOG_SECONDS))
+    stack.check()
+    stats = stack.stats()
+    assert stats["worker_restarts"] >= kills >= 20
+    assert oom_kills(guest) == 0
+    print(f"{kills} kills")
+    stack.down()
+
+
+@unfinished
+def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
+    guest = boot(memory=384, seconds=300.0)
+    stack = Stack(guest)
+    stack.up("--size", "768M")
+    hog = stack.hog(384 + 20, "--passes", str(PASSES), "--seconds", "30")
+    while "verify" not in hog.text(2):
+        assert hog.poll(), hog.wait()
+        guest.run("sleep", "1", seconds=HOG_SECONDS)
+    pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
+    script = f"kill -STOP {' '.join(pids)}; sleep 5; kill -CONT {' '.join(pids)}"
+    # The shell must not come to wait for what it has stopped.
+    guest.run("sh", "-c", script, seconds=HOG_SECONDS).ok()
+    judged(hog.wait(HOG_SECONDS))
+    stack.check()
+    assert stack.status()["stats"]["worker_restarts"] == 0
+    assert oom_kills(guest) == 0
+    stack.down()
+
+
+ZEROS = """
+import mmap, sys, time
+size = int(sys.argv[1])
+memory = mmap.mmap(-1, size)
+chunk = bytes(1 << 20)
+for at in range(0, size, len(chunk)):
+    memory[at : at + len(chunk)] = chunk
+print("filled", flush=True)
+time.sleep(float(sys.argv[2]))
+assert all(memory[at : at + len(chunk)] == chunk for at in range(0, size, len(chunk)))
+"""
+
+
+def test_zero_pages_come_to_the_device_on_6_1_and_cost_nothing(boot: Boot) -> None:
+    """Newer kernels keep them to themselves."""
+    guest = boot(memory=320, kernel="6.1")
+    stack = Stack(guest)
+    stack.up("--size", "768M")
+    before = stack.stats()
+    guest.write("/tmp/zeros.py", ZEROS)
+    zeros = guest.start("python3", "/tmp/zeros.py", str(300 * MIB), "3")
+    while "filled" not in zeros.text(1):
+        assert zeros.poll(), zeros.wait()
+        guest.run("sleep", "1")
+    stats = stack.stats()
+    print({name: stats[name] for name in ("zero_pages", "stored_pages", "mem_used_total")})
+    assert stats["zero_pages"] > 20_000
+    assert stats["stored_pages"] < stats["zero_pages"] / 2
+    more = stats["mem_used_total"] - before["mem_used_total"]
+    assert more < 4096 * stats["stored_pages"] / 2 + 4 * MIB
+    zeros.wait(HOG_SECONDS).ok()
+    stack.down()

@@ -1,0 +1,66 @@
+"""The unit in a guest that systemd has started: boot, stop, reboot and power-off while swapped."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from qemu.conftest import Boot
+from qemu.guest import Guest
+from qemu.stack import PASSES, Stack, unfinished
+
+SYSTEMD = "/lib/systemd/systemd"
+UP_SECONDS = 90.0
+STOP_SECONDS = 30.0
+OFF_SECONDS = 60.0
+
+
+def started(boot: Boot) -> Guest:
+    """A guest that swaps on the device of the unit, and needs to."""
+    guest = boot(memory=448, init=SYSTEMD, parameters="systemd.show_status=1", seconds=300.0)
+    guest.run("systemctl", "is-active", "--wait", "swap.target", seconds=UP_SECONDS)
+    end = time.monotonic() + UP_SECONDS
+    while guest.run("systemctl", "is-active", "vswap").stdout.strip() != "active":
+        assert time.monotonic() < end, guest.run("systemctl", "status", "vswap").stdout
+        guest.run("sleep", "1")
+    assert "/dev/loop0" in guest.sh("cat /proc/swaps")
+    return guest
+
+
+def swapped(guest: Guest) -> None:
+    """Let a hog run that needs the device."""
+    hog = Stack(guest).hog(448, "--passes", str(PASSES), "--seconds", "300")
+    while "verify" not in hog.text(2):
+        assert hog.poll(), hog.wait()
+        guest.run("sleep", "1", seconds=UP_SECONDS)
+
+
+def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
+    guest = started(boot)
+    after = "systemctl show -p ActiveEnterTimestampMonotonic --value "
+    unit, target = (int(guest.sh(after + name)) for name in ("vswap.service", "swap.target"))
+    assert unit <= target
+    guest.sh("head -c 40M /dev/zero >/dev/null")
+    began = time.monotonic()
+    guest.sh("systemctl stop vswap", seconds=UP_SECONDS)
+    assert time.monotonic() - began < STOP_SECONDS
+    assert "/dev/loop" not in guest.sh("cat /proc/swaps")
+    assert guest.run("pgrep", "vswap-").returncode == 1
+    guest.sh("systemctl start vswap", seconds=UP_SECONDS)
+    guest.sh("systemctl reload vswap", seconds=UP_SECONDS)
+    Stack(guest).check()
+
+
+@unfinished
+@pytest.mark.parametrize("how", ["reboot", "poweroff"])
+def test_the_guest_goes_down_while_it_swaps(how: str, boot: Boot) -> None:
+    guest = started(boot)
+    swapped(guest)
+    began = time.monotonic()
+    guest.start("systemctl", how)
+    guest.wait_end(OFF_SECONDS)
+    took = time.monotonic() - began
+    console = guest.console.read_text(errors="replace")
+    assert "stop job is running" not in console or took < STOP_SECONDS
+    assert "Read-error on swap" not in console
+    print(f"{how}: {took:.1f} s")
