@@ -55,9 +55,10 @@ def pss(pids: Iterable[int]) -> Counter[str]:
     """Bytes of memory by sort, as smaps_rollup names it: `Pss`, and `Pss_Shmem` of it."""
     total: Counter[str] = Counter()
     for pid in pids:
-        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]:
-            name, kib, *_ = line.split()
-            total[name.rstrip(":")] += int(kib) << 10
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]:
+                name, kib, *_ = line.split()
+                total[name.rstrip(":")] += int(kib) << 10
     return total
 
 

@@ -47,14 +47,14 @@ def test_no_request_is_left_over(device: Worker, swap: int) -> None:
     assert eventually(lambda: connection(device, "waiting") == 0)
 
 
-FIRST_WAITS = """
-import os
+BOTH_WAIT = """
+import os, time
 from vswap.store import Lane
 real = Lane.write
 def write(lane, offset, data):
-    if offset == 8 << 20:
-        with open(os.environ["GATE"]) as gate:
-            gate.read()
+    if offset in (8 << 20, 16 << 20):
+        while not os.path.exists(os.environ["GATE"]):
+            time.sleep(0.005)
     real(lane, offset, data)
 Lane.write = write
 """
@@ -63,8 +63,7 @@ Lane.write = write
 def test_two_writes_to_the_file_are_out_at_the_same_time(start: Start, tmp_path: Path) -> None:
     """The kernel does not keep back the second until the first is answered."""
     gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    device = start(prelude=FIRST_WAITS, env={**environment(), "GATE": str(gate)})
+    device = start(prelude=BOTH_WAIT, env={**environment(), "GATE": str(gate)})
     fd = os.open(device.swap, os.O_RDWR)
     written: list[int] = []
 
@@ -77,7 +76,7 @@ def test_two_writes_to_the_file_are_out_at_the_same_time(start: Start, tmp_path:
         for thread in threads:
             thread.start()
         both_out = eventually(lambda: connection(device, "waiting") == 2)
-        gate.write_text("go")
+        gate.touch()
         for thread in threads:
             thread.join(20)
     finally:

@@ -59,7 +59,7 @@ def test_a_worker_that_hangs_while_requests_wait_is_replaced(start: Start) -> No
     assert worker is not None
     halt(worker)
     assert read(reader(device)) == b"kept"
-    assert device.serving() != worker
+    assert eventually(lambda: device.serving() != worker)  # the old one may still be ending
     assert device.stats()["worker_restarts"] == 1
     assert "answers nothing" in device.stderr()
     device.signal()
@@ -108,6 +108,40 @@ def looks(device: Worker) -> int:
         if line.startswith("voluntary_ctxt_switches"):
             return int(line.split()[1])
     raise AssertionError
+
+
+# --- Spares ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spares", "processes"), [(0, 2), (1, 3), (2, 4)])
+def test_with_few_spares_a_worker_that_ends_is_followed_all_the_same(
+    spares: int, processes: int, start: Start
+) -> None:
+    device = start(spares=spares)
+    write(device, b"kept")
+    for _ in range(3):
+        assert eventually(lambda: len(family(device.pid)) == processes)
+        worker = device.serving()
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        assert read(reader(device)) == b"kept"
+        assert eventually(lambda worker=worker: device.serving() != worker)  # type: ignore[misc]
+    assert eventually(lambda: len(family(device.pid)) == processes)
+    assert device.stats()["worker_restarts"] == 3
+    device.signal()
+    assert device.wait() == 0
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+def test_two_that_end_at_once_are_followed(spares: int, start: Start) -> None:
+    device = start(spares=spares)
+    write(device, b"kept")
+    assert eventually(lambda: len(family(device.pid)) == 2 + spares)
+    for pid in family(device.pid)[1:]:
+        os.kill(pid, signal.SIGKILL)
+    assert read(reader(device)) == b"kept"
+    device.signal()
+    assert device.wait() == 0
 
 
 # --- Failing again and again -----------------------------------------------------------

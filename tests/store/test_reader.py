@@ -581,3 +581,13 @@ def test_reply_present_for_slots_that_hold_nothing(pages: int, reading: Reading)
     assert [unwritten(buffer) for buffer in [reading.reader.page(0), *buffers]] == [  # type: ignore[arg-type]
         [] for _ in range(1 + len(buffers))
     ]
+
+
+def test_a_unit_of_which_pieces_are_read_is_decoded_once(make: StoreMaker) -> None:
+    """What has died between them does not make it two."""
+    reading = holding(make, 8, text(16))
+    for slot in (1, 3, 4, 9):
+        reading.discard(slot, 1)
+    before = reading.decoded.units
+    reading.read(0, 16)
+    assert reading.decoded.units - before == 2
