@@ -28,8 +28,8 @@ class Policy:
     unit_pages: int = 4
     memory_limit: int | None = None
     reserve: int = 4
-    keep_table: bool = False
     loaded_first: bool = True
+    keep_table: bool = False
 
     def __post_init__(self) -> None:
         """Units must be aligned powers of two for writes to be cut at folio boundaries."""
