@@ -51,8 +51,14 @@ class Run:
 
 
 def resident() -> list[Run]:
-    """The private pages that this process has in memory, and those of its programs."""
-    return list(_runs())
+    """The private pages that this process has in memory, and those of its programs.
+
+    None for a process of a user's that is not to be dumped: it may not look.
+    """
+    try:
+        return list(_runs())
+    except PermissionError:
+        return []
 
 
 def make_own(runs: Iterable[Run]) -> None:

@@ -270,10 +270,10 @@ class Supervisor:
     @property
     def _is_complete(self) -> bool:
         """Whether there are the spares that there are to be, and nothing that could fork more."""
-        spares = self.estate.record.values.get("spares")
-        if spares not in (0, 1):
+        if self._standby is None and self._worker is None:
             return False
-        return self._standby is not None or (spares == 0 and self._worker is not None)
+        spares = self.estate.record.values.get("spares")
+        return spares == 0 or (spares == 1 and self._standby is not None)
 
     # --- Children -------------------------------------------------------------------------
 
