@@ -71,9 +71,9 @@ def make_own(runs: Iterable[Run]) -> None:
 
 def own_stack() -> None:
     """Have as much of the calling thread's stack as it will probably use."""
-    start, length = libc.thread_stack()
-    own = min(length, _STACK_OWN)
-    with suppress(OSError):
+    with suppress(OSError):  # the C library does not tell, or the kernel cannot do this
+        start, length = libc.thread_stack()
+        own = min(length, _STACK_OWN)
         libc.madvise(start + length - own, own, libc.MADV_POPULATE_WRITE)
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from qemu.guest import Done, Guest, Job
 
-__all__ = ["MIB", "PASSES", "Stack", "beats", "judged", "unfinished"]
+__all__ = ["MIB", "PASSES", "Stack", "beats", "judged", "unfinished", "wait_filled"]
 
 MIB = 1 << 20
 UP_SECONDS = 120.0
 DOWN_SECONDS = 180.0
+FILL_SECONDS = 280.0
 PASSES = 64
 
 
@@ -64,6 +65,13 @@ class Stack:
             *("/opt/test/hog", "--size", f"{mib}M", "--source", "/opt/test/corpus"),
             *("--rewrite", "0.5", "--heartbeat", "3", "--json", *options),
         )
+
+
+def wait_filled(hog: Job) -> None:
+    """Wait until a hog has filled its memory, and looks at it."""
+    while "verify" not in hog.text(2):
+        assert hog.poll(), hog.wait()
+        hog.guest.run("sleep", "1", seconds=FILL_SECONDS)
 
 
 def judged(hog: Done) -> dict[str, Any]:

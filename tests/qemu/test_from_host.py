@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from qemu.conftest import Boot
 from qemu.guest import Drive
-from qemu.stack import PASSES, Stack, judged
+from qemu.stack import PASSES, Stack, judged, wait_filled
 from swap_support import Device, left_behind, missing, tear_down, vswap
 
 PAGE = 4096
@@ -58,10 +58,8 @@ def test_two_guests_swap_on_two_devices(boot: Boot, devices: Callable[[str], Dev
         Stack(guest).hog(GUEST_MIB + 60, "--passes", str(PASSES), "--seconds", "15")
         for guest in guests
     ]
-    for hog, guest in zip(hogs, guests, strict=True):
-        while "verify" not in hog.text(2):
-            assert hog.poll(), hog.wait()
-            guest.run("sleep", "1")
+    for hog in hogs:
+        wait_filled(hog)
     for device, guest in zip(made, guests, strict=True):
         stats = device.stats()
         assert stats["stored_pages"] > 10_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from qemu.conftest import Boot
 from qemu.guest import Drive, Guest
-from qemu.stack import MIB, PASSES, Stack, beats, judged, unfinished
+from qemu.stack import MIB, PASSES, Stack, beats, judged, unfinished, wait_filled
 
 HOG_SECONDS = 280.0
 LONGEST_GAP = 10.0
@@ -89,9 +89,7 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     stack = Stack(guest)
     stack.up("--size", "768M")
     hog = stack.hog(384 + 20, "--passes", str(PASSES), "--seconds", "30")
-    while "verify" not in hog.text(2):
-        assert hog.poll(), hog.wait()
-        guest.run("sleep", "1", seconds=HOG_SECONDS)
+    wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
     script = f"kill -STOP {' '.join(pids)}; sleep 5; kill -CONT {' '.join(pids)}"
     # The shell must not come to wait for what it has stopped.

@@ -7,7 +7,7 @@ import time
 import pytest
 from qemu.conftest import Boot
 from qemu.guest import Guest
-from qemu.stack import PASSES, Stack, unfinished
+from qemu.stack import PASSES, Stack, unfinished, wait_filled
 
 SYSTEMD = "/lib/systemd/systemd"
 UP_SECONDS = 90.0
@@ -29,10 +29,7 @@ def started(boot: Boot) -> Guest:
 
 def swapped(guest: Guest) -> None:
     """Let a hog run that needs the device."""
-    hog = Stack(guest).hog(448, "--passes", str(PASSES), "--seconds", "300")
-    while "verify" not in hog.text(2):
-        assert hog.poll(), hog.wait()
-        guest.run("sleep", "1", seconds=UP_SECONDS)
+    wait_filled(Stack(guest).hog(448, "--passes", str(PASSES), "--seconds", "300"))
 
 
 def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
