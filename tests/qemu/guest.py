@@ -38,6 +38,9 @@ TROUBLE = re.compile(
 )
 """What no console says of a guest that is well."""
 
+CPU = "max,-avx2"
+"""Qemu 7.2 emulates AVX2 wrong: with it a sixth of numpy's `unique(..., return_inverse=True)` are."""
+
 PARAMETERS = (
     "console=ttyS0 loglevel=5 panic=-1 oops=panic hung_task_panic=1 "
     "sysctl.kernel.hung_task_timeout_secs=40 random.trust_cpu=on"
@@ -90,7 +93,7 @@ class Machine:
         """Qemu's command line. What is written to the root file system is forgotten."""
         nodes = [drive.blockdev(f"disk{index}") for index, drive in enumerate(self.drives)]
         return [
-            *("qemu-system-x86_64", "-machine", "q35", "-accel", self.accelerator, "-cpu", "max"),
+            *("qemu-system-x86_64", "-machine", "q35", "-accel", self.accelerator, "-cpu", CPU),
             *("-m", str(self.memory), "-smp", str(self.processors), "-nodefaults", "-no-reboot"),
             *("-display", "none", "-serial", f"file:{console}"),
             *("-kernel", str(self.kernel), "-initrd", str(self.initramfs)),
