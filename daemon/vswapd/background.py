@@ -21,6 +21,7 @@ from typing import TypeVar
 import trio
 
 from vswap import libc
+from vswapd.memory import give_precedence
 from vswapd.ownpages import own_stack
 
 __all__ = ["in_background"]
@@ -71,6 +72,7 @@ def _stand_back(work: Callable[[], T]) -> T:
     if not getattr(_prepared, "done", False):
         _prepared.done = True
         own_stack()
+        give_precedence()  # the thread that started this one has it
         with suppress(OSError):  # it is only politeness
             libc.set_slice(_LONGEST_SLICE_NS)
     with _short_turns.taken():

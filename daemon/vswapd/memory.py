@@ -14,6 +14,7 @@ do about it; the daemon goes on without.
 from __future__ import annotations
 
 import mmap
+import os
 import resource
 import threading
 from collections.abc import Callable
@@ -24,7 +25,14 @@ from pathlib import Path
 
 from vswap import libc
 
-__all__ = ["Preparation", "prepare_fork", "prepare_process", "prepare_thread"]
+__all__ = [
+    "Preparation",
+    "give_precedence",
+    "prepare_fork",
+    "prepare_process",
+    "prepare_thread",
+    "take_precedence",
+]
 
 Log = Callable[[str], None]
 
@@ -42,6 +50,7 @@ class Preparation:
     memory_locked: bool
     io_flusher: bool
     oom_protected: bool
+    realtime: bool = False
 
 
 def prepare_process(log: Log) -> Preparation:
@@ -58,6 +67,7 @@ def prepare_process(log: Log) -> Preparation:
         memory_locked=_lock_memory(log),
         io_flusher=prepare_thread(log),
         oom_protected=_protect_from_oom_killer(log),
+        realtime=_try_precedence(log),
     )
     # Last: it makes root the owner of a user's /proc/self, whose files were needed above.
     _keep_out_of_dumps()
@@ -84,6 +94,39 @@ def prepare_thread(log: Log) -> bool:
             "daemon may wait for pages that wait for the daemon; give it CAP_SYS_RESOURCE",
         )
         return False
+    return True
+
+
+def take_precedence(*, inherited: bool = True) -> None:
+    """Let the calling thread, and all that it starts if that is to be `inherited`, go first.
+
+    Before all ordinary programs, as a real-time task of the least priority. To such the kernel
+    also gives of the memory that it keeps back when all others wait for reclaim (mm/page_alloc.c,
+    ALLOC_HARDER up to 6.3, ALLOC_MIN_RESERVE since), and reclaim waits for us. Nothing happens
+    if it is not allowed.
+    """
+    policy = os.SCHED_RR if inherited else os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    with suppress(OSError):
+        os.sched_setscheduler(0, policy, os.sched_param(1))
+
+
+def give_precedence() -> None:
+    """Let the calling thread be an ordinary one (again)."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _try_precedence(log: Log) -> bool:
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except OSError as error:
+        _say_once(
+            log,
+            f"SCHED_RR cannot be had ({error.strerror}): when memory is short the daemon gets none "
+            "of what the kernel keeps back; give it CAP_SYS_NICE or LimitRTPRIO=1",
+        )
+        return False
+    give_precedence()
     return True
 
 

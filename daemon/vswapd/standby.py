@@ -59,6 +59,7 @@ def main(
         if received is None:
             return 0
         libc.prctl(libc.PR_SET_NAME, b"vswap-worker")
+        memory.take_precedence()
         worker = Worker(settings, preparation, state, Office(link), _charge(*received))
         return 0 if worker.serve() else 1
     except Exception as error:

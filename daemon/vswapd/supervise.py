@@ -106,6 +106,7 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
     try:
         told = Ready(arguments.ready_fd)
         memory.prepare_process(lambda _: None)  # the fork server says what cannot be had
+        memory.take_precedence(inherited=False)
         libc.prctl(libc.PR_SET_NAME, b"vswap-keeper")
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         start_log()

@@ -1,4 +1,4 @@
-"""Settings of the kernel that a swap device gains much from: raised by `up`, put back by `down`.
+"""Settings of the kernel that a swap device gains much from: set by `up`, put back by `down`.
 
 ===================  ========================================================================
 vm.page-cluster      swap-in reads ahead up to 2^N pages, in a window that shrinks when they are
@@ -8,13 +8,19 @@ vm.page-cluster      swap-in reads ahead up to 2^N pages, in a window that shrin
 guest_halt_poll_ns   for up to so many ns an idle processor of a guest looks for work before it
                      halts (drivers/cpuidle/governors/haltpoll.c). At 0 it halts at once, and
                      what waits for the daemon is woken some 25 us later than it could be.
+watermark_           every mark below which memory counts as short is raised by as much as 1.5 times
+boost_factor         the highest when free pages are scattered, until kswapd has gone over it
+                     (mm/page_alloc.c, boost_watermark). The loop device's thread gets no page below
+                     the mark, and kswapd waits for that thread: seen to hang guests of 320 MiB.
+watermark_           what lies between the marks, in ten-thousandths of memory: as much as makes
+scale_factor         4 MiB. So kswapd begins, and has free pages, before all others wait for it.
 ===================  ========================================================================
 
-They belong to the machine and not to one device, so the first device raises them and the last
+They belong to the machine and not to one device, so the first device sets them and the last
 puts them back. In between, two files in the run directory tell what is to be done:
 
 * `tuning.json` names the devices that want it, and for each setting what it was before and
-  what it was raised to. It is written before a setting is, and goes after all are put back:
+  what it was set to. It is written before a setting is, and goes after all are put back:
   whenever we are killed, the next `down` has what it needs. One that is still, or again, what
   it was before needs nothing; any other value than ours is somebody else's, and stays.
 * `tuning.lock` is held by whoever changes anything. It goes with the other, so one that waited
@@ -42,12 +48,13 @@ __all__ = ["KNOBS", "Knob", "knobs", "raised", "restore", "tune"]
 _STATE = "tuning.json"
 _NEW_STATE = "tuning.json.new"
 _LOCK = "tuning.lock"
+_BETWEEN_MARKS = 4 << 20
 _FILES = (_STATE, _NEW_STATE, _LOCK)
 
 
 @dataclass(frozen=True)
 class Knob:
-    """A file of the kernel's that holds a number, which is to be `value` at least.
+    """A file of the kernel's that holds a number, which is to be `value` at least, or at `most`.
 
     `only_if` is a file and the line it has to hold for that to be of any use.
     """
@@ -55,6 +62,11 @@ class Knob:
     path: Path
     value: int
     only_if: tuple[Path, str] | None = None
+    most: bool = False
+
+    def suits(self, now: int) -> bool:
+        """Whether nothing is to be done."""
+        return now <= self.value if self.most else now >= self.value
 
 
 def knobs(root: Path = Path("/")) -> tuple[Knob, ...]:
@@ -64,7 +76,14 @@ def knobs(root: Path = Path("/")) -> tuple[Knob, ...]:
     return (
         Knob(root / "proc/sys/vm/page-cluster", 5),
         Knob(halt_poll_ns, 200_000, only_if=(governor, "haltpoll")),  # the kernel's own default
+        Knob(root / "proc/sys/vm/watermark_boost_factor", 0, most=True),
+        Knob(root / "proc/sys/vm/watermark_scale_factor", _scale_factor()),
     )
+
+
+def _scale_factor() -> int:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(-(-10_000 * _BETWEEN_MARKS // memory), 1000)  # which is the most that it takes
 
 
 KNOBS = knobs()
@@ -72,7 +91,7 @@ KNOBS = knobs()
 
 @dataclass(frozen=True)
 class _Change:
-    """What a setting was and what it was raised to."""
+    """What a setting was and what it was set to."""
 
     before: int
     ours: int
@@ -93,7 +112,7 @@ def raised(wanted: tuple[Knob, ...] = KNOBS) -> dict[Path, int]:
 
 
 def tune(directory: Path, device: str, wanted: tuple[Knob, ...] = KNOBS) -> list[str]:
-    """Raise what is lower than `wanted` until `restore` is called for the last device.
+    """Set what is not as `wanted` until `restore` is called for the last device.
 
     `directory` is there and keeps the record. A setting that this kernel lacks is passed
     over; one that may not be changed is left, and named in a line of what is returned.
@@ -117,7 +136,7 @@ def tune(directory: Path, device: str, wanted: tuple[Knob, ...] = KNOBS) -> list
 
 
 def restore(directory: Path, device: str) -> list[str]:
-    """Put back what `tune` raised, unless other devices than this one still want it.
+    """Put back what `tune` has set, unless other devices than this one still want it.
 
     Returns a line for each setting that has another value than ours by now, or cannot be
     put back; it is left alone. Removes `directory` when nothing else is in it. Raises
@@ -150,7 +169,7 @@ def _plan(
     for knob in wanted:
         path = str(knob.path)
         try:
-            if _is_of_use(knob) and (now := _value(knob.path)) < knob.value:
+            if _is_of_use(knob) and not knob.suits(now := _value(knob.path)):
                 earlier = known.get(path)
                 before = earlier.before if earlier and earlier.ours == now else now
                 changes[path] = _Change(before, knob.value)

@@ -39,7 +39,7 @@ TROUBLE = re.compile(
 """What no console says of a guest that is well."""
 
 CPU = "max,-avx2"
-"""Qemu 7.2 emulates AVX2 wrong: with it a sixth of numpy's `unique(..., return_inverse=True)` are."""
+"""Qemu 7.2 emulates AVX2 wrong: a sixth of numpy's `unique(..., return_inverse=True)` with it."""
 
 PARAMETERS = (
     "console=ttyS0 loglevel=5 panic=-1 oops=panic hung_task_panic=1 "

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from qemu.guest import Done, Guest, Job
 
-__all__ = ["MIB", "PASSES", "Stack", "beats", "judged", "unfinished", "wait_filled"]
+__all__ = ["MIB", "PASSES", "Stack", "beats", "hog_command", "judged", "wait_filled"]
 
 MIB = 1 << 20
 UP_SECONDS = 120.0
 DOWN_SECONDS = 180.0
 FILL_SECONDS = 280.0
 PASSES = 64
-
-
-unfinished = pytest.mark.skipif(
-    not os.environ.get("VSWAP_UNFINISHED"),
-    reason="fails so far: see docs/guests.md (VSWAP_UNFINISHED=1 runs it)",
-)
 
 
 @dataclass(frozen=True)
@@ -60,11 +52,16 @@ class Stack:
         assert done.startswith("ok: "), done
 
     def hog(self, mib: int, *options: str) -> Job:
-        """Start a hog. Its pages are of real processes, and looked at again and again."""
-        return self.guest.start(
-            *("/opt/test/hog", "--size", f"{mib}M", "--source", "/opt/test/corpus"),
-            *("--rewrite", "0.5", "--heartbeat", "3", "--json", *options),
-        )
+        """Start a hog."""
+        return self.guest.start(*hog_command(mib, *options))
+
+
+def hog_command(mib: int, *options: str) -> list[str]:
+    """A hog. Its pages are of real processes, and looked at again and again."""
+    return [
+        *("/opt/test/hog", "--size", f"{mib}M", "--source", "/opt/test/corpus"),
+        *("--rewrite", "0.5", "--heartbeat", "3", "--json", *options),
+    ]
 
 
 def wait_filled(hog: Job) -> None:

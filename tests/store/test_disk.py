@@ -291,14 +291,13 @@ def test_writing_rests_after_failures_each_time_for_longer(
     clock = disk_clock(monkeypatch)
     assert disk.may_write()
     assert [rest_of(disk, clock) for _ in range(9)] == [5, 10, 20, 40, 80, 160, 320, 600, 600]
-    assert disk.failed_writes == 9
     disk.write(0, aligned(BLOCK))
     assert rest_of(disk, clock) == 5
 
 
 def rest_of(disk: Disk, clock: Clock) -> int:
     """Let writing fail; for how many seconds it rests."""
-    disk.failed()
+    disk.rest()
     seconds = 0
     while disk.rests:
         assert not disk.may_write()
@@ -309,7 +308,7 @@ def rest_of(disk: Disk, clock: Clock) -> int:
 
 
 def test_a_new_backing_does_not_rest(disk: Disk, backing: SpyBacking) -> None:
-    disk.failed()
+    disk.rest()
     assert disk.rests
     disk.let_go()
     disk.attach(SpyBacking(4))
@@ -360,7 +359,7 @@ def test_nothing_is_admitted_while_writing_rests_or_the_backing_goes(
 ) -> None:
     clock = disk_clock(monkeypatch)
     disk.budget.set_limit(1000)
-    disk.failed()
+    disk.rest()
     assert not disk.admit(BLOCK)
     clock.advance(1000)
     disk.closed_for_writing = True

@@ -267,22 +267,29 @@ class Disk:
                 self._save_note()
             self._note_copy.keep(self.budget.to_note(final=True), self._in_label)
         except OSError:
-            self.failed()
+            self._count_failure()
+            self.rest()
             return False
         return True
 
     def write(self, segment: int, data: memoryview) -> None:
         """Write the first blocks of a disk segment, which were admitted. Raises `OSError`."""
-        with self.use():
-            self.require().write(segment << SEGMENT_SHIFT, data)
+        try:
+            with self.use():
+                self.require().write(segment << SEGMENT_SHIFT, data)
+        except OSError:
+            self._count_failure()
+            raise
         with self._lock:
             self.writes += len(data) // BLOCK
         self._resting = 0.0
 
-    def failed(self) -> None:
-        """Writing has failed, elsewhere too: let it rest, each time for longer."""
+    def _count_failure(self) -> None:
         with self._lock:
             self.failed_writes += 1
+
+    def rest(self) -> None:
+        """Writing has failed, elsewhere too: let it rest, each time for longer."""
         self._resting = min(max(2 * self._resting, _REST_SECONDS), _LONGEST_REST_SECONDS)
         self._rest_until = time.monotonic() + self._resting
 

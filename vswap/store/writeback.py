@@ -201,5 +201,5 @@ class WriteBack:
             except OSError:
                 disk.log.put_back(segment, bad=True)
         if tried:
-            disk.failed()
+            disk.rest()
         return None
