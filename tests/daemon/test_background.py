@@ -86,6 +86,18 @@ def test_each_thread_asks_once_for_long_slices(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [background._LONGEST_SLICE_NS]
 
 
+def test_its_thread_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the one is that has started it."""
+    gave: list[int] = []
+    monkeypatch.setattr(background, "give_precedence", lambda: gave.append(threading.get_ident()))
+
+    async def main() -> int:
+        return await in_background(threading.get_ident)
+
+    assert trio.run(main) == gave[0] != threading.get_ident()
+    assert len(gave) == 1
+
+
 def test_it_is_done_without_long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_nanoseconds: int) -> None:
         raise OSError(errno.ENOSYS, "no such call")

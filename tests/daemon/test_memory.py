@@ -15,7 +15,7 @@ import pytest
 SOURCES = [str(Path(__file__).parents[2] / part) for part in ("", "daemon")]
 
 SCRIPT = """
-import json, resource, threading
+import json, os, resource, threading
 from vswap import libc
 from vswapd import memory
 
@@ -41,6 +41,8 @@ print(json.dumps({
     "locked": preparation.memory_locked,
     "flusher": preparation.io_flusher,
     "protected": preparation.oom_protected,
+    "realtime": preparation.realtime,
+    "policy": os.sched_getscheduler(0),
     "vmlck": int(status["VmLck"].split()[0]),
     "dumpable": libc.prctl(libc.PR_GET_DUMPABLE, 0),
     "core": resource.getrlimit(resource.RLIMIT_CORE),
@@ -54,6 +56,7 @@ WARNINGS = {
     "locked": ("memory cannot be locked", "CAP_IPC_LOCK"),
     "flusher": ("PR_SET_IO_FLUSHER cannot be set", "CAP_SYS_RESOURCE"),
     "protected": ("oom_score_adj cannot be set to -1000", "CAP_SYS_RESOURCE"),
+    "realtime": ("SCHED_RR cannot be had", "CAP_SYS_NICE"),
 }
 
 
@@ -74,6 +77,7 @@ def check(result: dict[str, Any]) -> None:
         assert all(line.startswith("warning: ") and remedy in line for line in lines)
     assert result["locked"] == (result["vmlck"] > 0)
     assert result["protected"] == (result["oom"] == -1000)
+    assert result["policy"] == os.SCHED_OTHER  # until it serves
     assert result["dumpable"] == 0
     assert result["core"] == [0, 0]
 
@@ -154,3 +158,36 @@ def test_a_fork_locks_its_own_memory_and_keeps_the_rest() -> None:
     assert bool(found["after"]) == found["parent"]
     assert (found["oom"] == -1000) == found["protected"]
     assert found["said"] == []
+
+
+PRECEDENCE_SCRIPT = """
+import json, os, threading
+from vswapd import memory
+
+def policy(found):
+    found.append(os.sched_getscheduler(0))
+
+found = []
+memory.take_precedence(inherited=INHERITED)
+policy(found)
+thread = threading.Thread(target=policy, args=(found,))
+thread.start()
+thread.join()
+memory.give_precedence()
+policy(found)
+print(json.dumps([found, memory.prepare_process(lambda _line: None).realtime]))
+"""
+
+
+@pytest.mark.parametrize("inherited", [True, False])
+def test_precedence_is_taken_inherited_and_given_back(inherited: bool) -> None:
+    script = PRECEDENCE_SCRIPT.replace("INHERITED", str(inherited))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES)}
+    command = [sys.executable, "-W", "error", "-c", script]
+    ended = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr.decode()
+    (taken, of_thread, given), allowed = json.loads(ended.stdout)
+    reset = 0 if inherited else os.SCHED_RESET_ON_FORK
+    assert taken == (os.SCHED_RR | reset if allowed else os.SCHED_OTHER)
+    assert of_thread == (os.SCHED_RR if allowed and inherited else os.SCHED_OTHER)
+    assert given == os.SCHED_OTHER

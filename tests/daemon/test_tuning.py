@@ -83,6 +83,43 @@ def test_raised_and_put_back(kernel: Path, run: Path) -> None:
     assert not run.exists()
 
 
+def test_what_is_too_high_is_lowered(kernel: Path, run: Path) -> None:
+    boost = kernel / "proc/sys/vm/watermark_boost_factor"
+    boost.write_text("15000\n")
+    tune(run, "a", knobs(kernel))
+    assert int(boost.read_text()) == 0
+    assert restore(run, "a") == []
+    assert int(boost.read_text()) == 15000
+
+
+@pytest.mark.parametrize(("before", "wanted"), [(0, 0), (-1, -1)])
+def test_what_is_low_enough_is_left_alone(
+    kernel: Path, run: Path, before: int, wanted: int
+) -> None:
+    boost = kernel / "proc/sys/vm/watermark_boost_factor"
+    boost.write_text(f"{before}\n")
+    tune(run, "a", knobs(kernel))
+    assert int(boost.read_text()) == wanted
+    assert str(boost) not in (run / "tuning.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("pages", "factor"), [(54_000, 190), (1 << 18, 40), (6 << 20, 10), (1 << 10, 1000)]
+)
+def test_the_marks_are_four_mib_apart(
+    kernel: Path, run: Path, monkeypatch: pytest.MonkeyPatch, pages: int, factor: int
+) -> None:
+    """In ten-thousandths of memory, and never less than the kernel's own 10."""
+    sizes = {"SC_PHYS_PAGES": pages, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    scale = kernel / "proc/sys/vm/watermark_scale_factor"
+    scale.write_text("10\n")
+    tune(run, "a", knobs(kernel))
+    assert int(scale.read_text()) == factor
+    assert restore(run, "a") == []
+    assert int(scale.read_text()) == 10
+
+
 def test_the_record(kernel: Path, run: Path) -> None:
     tune(run, "a", knobs(kernel))
     assert record(run) == {
@@ -159,7 +196,8 @@ def test_nothing_was_tuned(kernel: Path, run: Path, tmp_path: Path) -> None:
 
 
 def test_the_machines_own_settings_are_only_named() -> None:
-    assert [str(knob.path) for knob in KNOBS] == [f"/{CLUSTER}", f"/{POLL}"]
+    vm = [f"/proc/sys/vm/watermark_{name}_factor" for name in ("boost", "scale")]
+    assert [str(knob.path) for knob in KNOBS] == [f"/{CLUSTER}", f"/{POLL}", *vm]
 
 
 # ---------------------------------------------------------------- several devices

@@ -9,7 +9,16 @@ from typing import Any
 
 from qemu.guest import Done, Guest, Job
 
-__all__ = ["MIB", "PASSES", "Stack", "beats", "hog_command", "judged", "wait_filled"]
+__all__ = [
+    "FILL_SECONDS",
+    "MIB",
+    "PASSES",
+    "Stack",
+    "beats",
+    "hog_command",
+    "judged",
+    "wait_filled",
+]
 
 MIB = 1 << 20
 UP_SECONDS = 120.0

@@ -54,11 +54,11 @@ def told(line: str) -> bool:
 @pytest.mark.parametrize("kind", ["write", "read"])
 def test_a_failing_disk_loses_no_page_silently(kind: str, boot: Boot, tmp_path: Path) -> None:
     node = failing(tmp_path / "disk", kind, every_mib=4 if kind == "write" else 8)
-    guest = boot(memory=320, drives=[Drive(node)], expected=told, seconds=400.0)
+    guest = boot(memory=288, drives=[Drive(node)], expected=told, seconds=400.0)
     stack = Stack(guest)
     stack.up("--size", "768M", "--memory-limit", "32M", "--backing", "/dev/vdb")
     guest.sh(APART)
-    words = shlex.join(hog_command(320 + 60, "--passes", "1"))
+    words = shlex.join(hog_command(288 + 40, "--passes", "1"))
     hog = guest.run(
         "sh", "-c", f"echo $$ >/sys/fs/cgroup/cgroup.procs; exec {words}", seconds=SECONDS
     )

@@ -35,15 +35,15 @@ def longest_gap(times: list[float]) -> float:
 
 def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> None:
     """The whole stack in 256 MiB: a store of 40 MiB, what does not fit goes to a disk."""
-    guest = boot(memory=256, drives=[Drive(disk, discard=True)], seconds=420.0)
+    guest = boot(memory=256, drives=[Drive(disk, discard=True)], seconds=480.0)
     stack = Stack(guest)
     loop = stack.up("--size", "768M", "--memory-limit", "40M", "--backing", "/dev/vdb")
     began = time.monotonic()
-    hog = stack.hog(256 + 100, "--passes", str(PASSES), "--seconds", "60")
+    hog = stack.hog(256 + 100, "--passes", str(PASSES), "--seconds", "120")
     files = guest.start("sh", "-c", "while :; do cat /opt/test/corpus >/dev/null; done")
     report = hog.wait(HOG_SECONDS)
     judged(report)
-    assert time.monotonic() - began > 60
+    assert time.monotonic() - began > 120
     assert longest_gap(beats(report)) < LONGEST_GAP
     files.signal(9)
     done = guest.run(
@@ -67,7 +67,7 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path) -> None:
     stack = Stack(guest)
     options = ("--memory-limit", "64M", "--backing", "/dev/vdb", "--spares", "2")
     stack.up("--size", "1G", *options)
-    hog = stack.hog(512 + 40, "--passes", str(PASSES), "--seconds", "50")
+    hog = stack.hog(512 + 40, "--passes", str(PASSES), "--seconds", "40")
     kills = 0
     while hog.poll():
         kills += (
@@ -77,7 +77,7 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path) -> None:
     judged(hog.wait(HOG_SECONDS))
     stack.check()
     stats = stack.stats()
-    assert stats["worker_restarts"] >= kills >= 20
+    assert stats["worker_restarts"] >= kills >= 15
     assert oom_kills(guest) == 0
     print(f"{kills} kills")
     stack.down()
@@ -87,7 +87,7 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     guest = boot(memory=448, seconds=300.0)
     stack = Stack(guest)
     stack.up("--size", "768M")
-    hog = stack.hog(448 + 20, "--passes", str(PASSES), "--seconds", "30")
+    hog = stack.hog(448 + 20, "--passes", str(PASSES), "--seconds", "20")
     wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
     script = f"kill -STOP {' '.join(pids)}; sleep 5; kill -CONT {' '.join(pids)}"
@@ -120,7 +120,7 @@ def test_zero_pages_come_to_the_device_on_6_1_and_cost_nothing(boot: Boot) -> No
     stack.up("--size", "768M")
     before = stack.stats()
     guest.write("/tmp/zeros.py", ZEROS)
-    zeros = guest.start("python3", "/tmp/zeros.py", str(300 * MIB), "3")
+    zeros = guest.start("python3", "/tmp/zeros.py", str(300 * MIB), "1")
     while "filled" not in zeros.text(1):
         assert zeros.poll(), zeros.wait()
         guest.run("sleep", "1")

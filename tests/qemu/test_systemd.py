@@ -7,12 +7,13 @@ import time
 import pytest
 from qemu.conftest import Boot
 from qemu.guest import Guest
-from qemu.stack import PASSES, Stack, hog_command, wait_filled
+from qemu.stack import FILL_SECONDS, PASSES, Stack, hog_command
 
 SYSTEMD = "/lib/systemd/systemd"
 UP_SECONDS = 90.0
 STOP_SECONDS = 30.0
 OFF_SECONDS = 60.0
+SAID = "/run/hog"
 
 
 def started(boot: Boot) -> Guest:
@@ -30,7 +31,10 @@ def started(boot: Boot) -> Guest:
 def swapped(guest: Guest) -> None:
     """Let a service run that needs the device."""
     command = hog_command(448, "--passes", str(PASSES), "--seconds", "300")
-    wait_filled(guest.start("systemd-run", "--quiet", "--pipe", "--unit", "hog", *command))
+    guest.run(
+        *("systemd-run", "--quiet", "--unit", "hog", "-p", f"StandardError=file:{SAID}"), *command
+    ).ok()
+    guest.sh(f"until grep verify {SAID}; do sleep 1; done", seconds=FILL_SECONDS)
 
 
 def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:

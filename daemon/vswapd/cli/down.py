@@ -27,13 +27,13 @@ __all__ = ["down"]
 def down(device: str | None) -> None:
     """Disable swap, detach the loop device, stop the daemon.
 
-    With the last device, the settings that `up` raised are put back.
+    With the last device, the settings that `up` has changed are put back.
 
     DEVICE is a name or a mount point; it may be left out when there is only one. Refuses,
     and changes nothing, when memory does not suffice for what is swapped out. Ctrl-C stops
     it at any time: what is not back yet stays swapped out.
     """
-    if not devices():  # it died, and somebody unmounted it: what `up` raised may still be so
+    if not devices():  # it died, and somebody unmounted it: what `up` has set may still be so
         _restore("")
     chosen = find_device(device)
     loops = loop_devices(chosen)

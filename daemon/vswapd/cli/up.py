@@ -48,9 +48,10 @@ __all__ = ["up"]
 @click.option(
     "--no-tune",
     is_flag=True,
-    help="Leave the kernel's settings alone. Else two are raised, for the whole machine, until the "
-    "last device is taken down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), and "
-    "guest_halt_poll_ns to 200000 in a guest whose cpuidle governor is haltpoll.",
+    help="Leave the kernel's settings alone. Else these are set, for the whole machine, until the "
+    "last device is taken down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), "
+    "guest_halt_poll_ns to 200000 in a guest whose cpuidle governor is haltpoll, "
+    "vm.watermark_boost_factor to 0, and vm.watermark_scale_factor to what makes 4 MiB.",
 )
 def up(
     mount: str | None,
@@ -121,7 +122,7 @@ def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:
 
 
 def _tune(device: str, signals: Interrupts, undo: Undo) -> None:
-    """Raise the kernel's settings. A device works without, so what fails is only warned of."""
+    """Set the kernel's settings. A device works without, so what fails is only warned of."""
     with signals.held():
         undo.later(_restore, device)
         try:
