@@ -5,8 +5,8 @@ from __future__ import annotations
 from qemu.conftest import Boot
 from qemu.stack import Stack, judged, wait_filled
 
-HOG_MIB = 512
-SECONDS = 200.0
+HOG_MIB = 448
+SECONDS = 250.0
 
 ZRAM_ON = """
 echo lzo-rle >/sys/block/zram0/comp_algorithm
@@ -17,7 +17,7 @@ swapon --discard /dev/zram0
 
 
 def test_both_give_every_page_back_and_ours_takes_less_memory(boot: Boot) -> None:
-    guest = boot(memory=512, seconds=400.0)
+    guest = boot(memory=448, seconds=550.0)
     stack = Stack(guest)
 
     guest.sh(ZRAM_ON)

@@ -117,3 +117,17 @@ def test_down_that_is_stopped_loses_nothing(hog: tuple[Device, subprocess.Popen[
     if stopped.returncode:
         assert vswap("down", str(device.mount)).returncode == 0
     assert left_behind(device.mount) == []
+
+
+def test_down_waits_for_another_swapoff(hog: tuple[Device, subprocess.Popen[str]]) -> None:
+    """At shutdown systemd begins one of its own, and the kernel refuses a second one."""
+    device, process = hog
+    before = cached()
+    with subprocess.Popen(["swapoff", device.loop], stderr=subprocess.PIPE, text=True) as other:
+        wait_until(lambda: cached() > before or other.poll() is not None, "it is at work")
+        done = vswap("down", str(device.mount))
+        _, errors = other.communicate(timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert other.returncode == 0, errors
+    assert left_behind(device.mount) == []
+    assert verified(process)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NoReturn
@@ -34,6 +35,9 @@ _POLL_SECONDS = 0.2
 # swapoff looks for a signal only between two processes, and one can take minutes to bring
 # back. So what is waited for is an end, or no progress for this long.
 _IDLE_SECONDS = 10.0
+# What swapoff says of an area of which somebody else's swapoff is in the middle (at shutdown
+# systemd's, that begins with ours): then that one is waited for, or followed if it gives up.
+_ANOTHER = b"Invalid argument"
 _STILL_ON = "interrupted; swap is still on, nothing was lost"
 
 
@@ -50,16 +54,20 @@ def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
             with _helped(device, area, signals) as leads:
                 while not leads(_POLL_SECONDS):
                     show()
-                with signals.held():
-                    process = start_swapoff(area.path)
-                while not _ended(process, _POLL_SECONDS):
-                    show()
+                said = _ANOTHER
+                while _ANOTHER in said and swap_area(area.path):
+                    with signals.held():
+                        process = start_swapoff(area.path)
+                    while not _ended(process, _POLL_SECONDS):
+                        show()
+                    _, said = process.communicate()
+                    if _ANOTHER in said:
+                        time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             if process is None:
                 raise StoppedError(_STILL_ON) from None
             _stop(process, device, area, show)
-    _, said = process.communicate()
-    if process.returncode and swap_area(area.path):  # else another swapoff was first
+    if process and process.returncode and swap_area(area.path):  # else another was first
         reason = said.decode(errors="replace").strip().splitlines()
         why = reason[-1] if reason else f"exit code {process.returncode}"
         raise UserError(f"swap is still on: {why}")

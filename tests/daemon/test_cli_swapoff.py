@@ -1,0 +1,76 @@
+"""`down`'s swapoff beside another one: the programs stand for the real, which tests/swap has."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from vswap.errors import UserError
+from vswapd.cli import swapoff
+from vswapd.cli.interrupt import interrupts
+from vswapd.mounts import Device
+from vswapd.swapdev import SwapArea
+
+AREA = SwapArea("/dev/loop7", 1 << 20, 1 << 12, -2)
+REFUSED = "echo swapoff: /dev/loop7: swapoff failed: Invalid argument >&2; exit 255"
+FAILED = "echo swapoff: /dev/loop7: swapoff failed: Cannot allocate memory >&2; exit 255"
+
+Enabled = list[SwapArea]
+Programs = Callable[[list[str]], None]
+
+
+@pytest.fixture
+def enabled(monkeypatch: pytest.MonkeyPatch) -> Enabled:
+    """The areas that are enabled: this one, until a program ends well."""
+    areas = [AREA]
+    monkeypatch.setattr(swapoff, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(swapoff, "_check_room", lambda *_: None)
+    monkeypatch.setattr(swapoff, "worthwhile", lambda _area: False)
+    monkeypatch.setattr(swapoff, "swap_area", lambda _path: areas[0] if areas else None)
+    return areas
+
+
+@pytest.fixture
+def programs(enabled: Enabled, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Say what each swapoff does that is started."""
+
+    def use(scripts: list[str]) -> None:
+        def start(_path: str) -> subprocess.Popen[bytes]:
+            script = scripts.pop(0)
+            if script == "true":
+                enabled.clear()
+            return subprocess.Popen(["sh", "-c", script], stderr=subprocess.PIPE)
+
+        monkeypatch.setattr(swapoff, "start_swapoff", start)
+
+    return use
+
+
+def take_off() -> None:
+    with interrupts() as signals:
+        swapoff.swap_off(Device("swap0", "/nowhere"), AREA, signals)
+
+
+def test_another_swapoff_is_waited_for_and_followed(programs: Programs, enabled: Enabled) -> None:
+    scripts = [REFUSED, REFUSED, "true"]
+    programs(scripts)
+    take_off()
+    assert not enabled
+    assert not scripts
+
+
+def test_another_swapoff_that_succeeds_is_as_good(
+    programs: Programs, enabled: Enabled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs([REFUSED])
+    monkeypatch.setattr(swapoff.time, "sleep", lambda _seconds: enabled.clear())
+    take_off()
+
+
+def test_a_swapoff_that_fails_is_not_tried_again(programs: Programs, enabled: Enabled) -> None:
+    programs([REFUSED, FAILED])
+    with pytest.raises(UserError, match=r"swap is still on: .*Cannot allocate memory"):
+        take_off()
+    assert enabled == [AREA]
