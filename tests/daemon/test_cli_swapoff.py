@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 
 import pytest
@@ -65,7 +66,7 @@ def test_another_swapoff_that_succeeds_is_as_good(
     programs: Programs, enabled: Enabled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs([REFUSED])
-    monkeypatch.setattr(swapoff.time, "sleep", lambda _seconds: enabled.clear())
+    monkeypatch.setattr(time, "sleep", lambda _seconds: enabled.clear())
     take_off()
 
 
