@@ -93,16 +93,17 @@ run_tests() {
     fi
 }
 
-# What runs in virtual machines takes as long as all the rest, and one processor: beside it.
+# What runs in virtual machines takes as long as all the rest: beside it.
 run_both() {
-    local said failed=0
-    said=$(mktemp)
-    "$1" -m pytest -m qemu >"$said" 2>&1 &
+    local failed=0
+    guests_said=$(mktemp)
+    "$1" -m pytest -m qemu >"$guests_said" 2>&1 &
+    guests=$!
+    trap 'kill -KILL "$guests" 2>/dev/null || true; rm -f "$guests_said"' EXIT
     "$1" -m pytest -m "not qemu" || failed=1
-    wait $! || failed=1
+    wait "$guests" || failed=1
     say "pytest -m qemu"
-    cat "$said"
-    rm -f "$said"
+    cat "$guests_said"
     return "$failed"
 }
 

@@ -162,7 +162,7 @@ class Worker:
             self._state,
             self._store,
             outstanding=self._outstanding,
-            spin_us=self._settings.spin_us,
+            spin_us=self._settings.spin_us if len(os.sched_getaffinity(0)) > 1 else 0,
             forward=self._bridge.forward,
             prepare=_prepare_thread,
             on_end=self._on_end,

@@ -27,6 +27,8 @@ def enabled(monkeypatch: pytest.MonkeyPatch) -> Enabled:
     """The areas that are enabled: this one, until a program ends well."""
     areas = [AREA]
     monkeypatch.setattr(swapoff, "_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(swapoff, "_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(swapoff, "_OTHERS_IDLE_SECONDS", 0.01)
     monkeypatch.setattr(swapoff, "_check_room", lambda *_: None)
     monkeypatch.setattr(swapoff, "worthwhile", lambda _area: False)
     monkeypatch.setattr(swapoff, "swap_area", lambda _path: areas[0] if areas else None)
@@ -42,7 +44,8 @@ def programs(enabled: Enabled, monkeypatch: pytest.MonkeyPatch) -> Programs:
             script = scripts.pop(0)
             if script == "true":
                 enabled.clear()
-            return subprocess.Popen(["sh", "-c", script], stderr=subprocess.PIPE)
+            pipe = subprocess.PIPE
+            return subprocess.Popen(["sh", "-c", script], stdout=pipe, stderr=pipe)
 
         monkeypatch.setattr(swapoff, "start_swapoff", start)
 
@@ -50,7 +53,7 @@ def programs(enabled: Enabled, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 def take_off() -> None:
-    with interrupts() as signals:
+    with interrupts(last=False) as signals:
         swapoff.swap_off(Device("swap0", "/nowhere"), AREA, signals)
 
 
@@ -68,6 +71,15 @@ def test_another_swapoff_that_succeeds_is_as_good(
     programs([REFUSED])
     monkeypatch.setattr(time, "sleep", lambda _seconds: enabled.clear())
     take_off()
+
+
+def test_another_swapoff_that_does_not_get_on_is_not_waited_for_for_ever(
+    programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    programs([REFUSED] * 20)
+    with pytest.raises(UserError, match=r"swap is still on: .*Invalid argument"):
+        take_off()
+    assert capsys.readouterr().err.count("another swapoff of /dev/loop7 is at work") == 1
 
 
 def test_a_swapoff_that_fails_is_not_tried_again(programs: Programs, enabled: Enabled) -> None:

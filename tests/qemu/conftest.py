@@ -22,6 +22,9 @@ PYTHON = (3, 11)
 TRY_SECONDS = 6.0
 
 Boot = Callable[..., Guest]
+Tell = Callable[[str], None]
+
+_TOLD = pytest.StashKey[list[str]]()
 
 
 def _why_not() -> str | None:
@@ -43,6 +46,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.qemu)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the figures, also those of tests that have passed."""
+    if told := config.stash.get(_TOLD, []):
+        terminalreporter.section("seen in virtual machines")
+        for line in told:
+            terminalreporter.line(line)
+
+
+@pytest.fixture
+def tell(pytestconfig: pytest.Config) -> Tell:
+    """Have a line printed at the end."""
+    return pytestconfig.stash.setdefault(_TOLD, []).append
 
 
 @pytest.fixture(scope="session")

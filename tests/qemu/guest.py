@@ -93,6 +93,8 @@ class Machine:
         """Qemu's command line. What is written to the root file system is forgotten."""
         nodes = [drive.blockdev(f"disk{index}") for index, drive in enumerate(self.drives)]
         return [
+            # However we end, it ends.
+            *("setpriv", "--pdeathsig", "KILL"),
             *("qemu-system-x86_64", "-machine", "q35", "-accel", self.accelerator, "-cpu", CPU),
             *("-m", str(self.memory), "-smp", str(self.processors), "-nodefaults", "-no-reboot"),
             *("-display", "none", "-serial", f"file:{console}"),

@@ -95,7 +95,8 @@ def _corpus(folder: Path) -> None:
 def _wheel() -> Path:
     """The project's, of the tree as it is; the same content gives the same file."""
     out = Path(sys.prefix) / "wheel"
-    shutil.rmtree(out, ignore_errors=True)
+    for stale in (out, ROOT / "build"):  # setuptools leaves there what is no longer in the tree
+        shutil.rmtree(stale, ignore_errors=True)
     _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(ROOT))
     (wheel,) = out.glob("vswap-*.whl")
     return wheel

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qemu.conftest import Boot
-from qemu.stack import Stack, judged, wait_filled
+from qemu.conftest import Boot, Tell
+from qemu.stack import PASSES, Stack, judged, wait_filled
 
 HOG_MIB = 448
 SECONDS = 250.0
@@ -16,27 +16,27 @@ swapon --discard /dev/zram0
 """
 
 
-def test_both_give_every_page_back_and_ours_takes_less_memory(boot: Boot) -> None:
+def test_both_give_every_page_back_and_ours_takes_less_memory(boot: Boot, tell: Tell) -> None:
     guest = boot(memory=448, seconds=550.0)
     stack = Stack(guest)
 
     guest.sh(ZRAM_ON)
-    hog = stack.hog(HOG_MIB, "--passes", "1")
+    hog = stack.hog(HOG_MIB, "--passes", str(PASSES), "--seconds", "25")
     wait_filled(hog)
     original, _, used = map(int, guest.sh("cat /sys/block/zram0/mm_stat").split()[:3])
     zram = judged(hog.wait(SECONDS))
     guest.sh("swapoff /dev/zram0; echo 1 >/sys/block/zram0/reset", seconds=SECONDS)
 
     stack.up("--size", "768M")
-    hog = stack.hog(HOG_MIB, "--passes", "1")
+    hog = stack.hog(HOG_MIB, "--passes", str(PASSES), "--seconds", "25")
     wait_filled(hog)
     stats = stack.stats()
     ours = judged(hog.wait(SECONDS))
     stack.check()
     stack.down()
     ratios = original / used, stats["orig_data_size"] / stats["mem_used_total"]
-    print(
+    tell(
         f"zram: {ratios[0]:.2f}, {zram['elapsed']:.0f} s; ours: {ratios[1]:.2f}, "
         f"{ours['elapsed']:.0f} s; memory {ratios[0] / ratios[1]:.2f} of zram's"
     )
-    assert ratios[1] > 1.0
+    assert ratios[1] > ratios[0]

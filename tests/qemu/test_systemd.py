@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
-from qemu.conftest import Boot
+from qemu.conftest import Boot, Tell
 from qemu.guest import Guest
 from qemu.stack import FILL_SECONDS, PASSES, Stack, hog_command
 
@@ -31,10 +32,12 @@ def started(boot: Boot) -> Guest:
 def swapped(guest: Guest) -> None:
     """Let a service run that needs the device."""
     command = hog_command(448, "--passes", str(PASSES), "--seconds", "300")
+    guest.sh(f"rm -f {SAID}")
     guest.run(
-        *("systemd-run", "--quiet", "--unit", "hog", "-p", f"StandardError=file:{SAID}"), *command
+        *("systemd-run", "--quiet", "--unit", "hog", "-p", f"StandardError=truncate:{SAID}"),
+        *command,
     ).ok()
-    guest.sh(f"until grep verify {SAID}; do sleep 1; done", seconds=FILL_SECONDS)
+    guest.sh(f"until grep -s verify {SAID}; do sleep 1; done", seconds=FILL_SECONDS)
 
 
 def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
@@ -42,7 +45,6 @@ def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
     after = "systemctl show -p ActiveEnterTimestampMonotonic --value "
     unit, target = (int(guest.sh(after + name)) for name in ("vswap.service", "swap.target"))
     assert unit <= target
-    guest.sh("head -c 40M /dev/zero >/dev/null")
     began = time.monotonic()
     guest.sh("systemctl stop vswap", seconds=UP_SECONDS)
     assert time.monotonic() - began < STOP_SECONDS
@@ -53,15 +55,59 @@ def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
     Stack(guest).check()
 
 
+KEEP = """
+import hashlib, os, pathlib, sys, time
+kept = bytearray(os.urandom(100 << 20))
+was = hashlib.sha256(kept).digest()
+print("kept", flush=True)
+while not pathlib.Path("/run/look").exists():
+    time.sleep(0.2)
+sys.exit(hashlib.sha256(kept).digest() != was)
+"""
+
+
+def used_mib(guest: Guest) -> int:
+    """What lies on the device, by the kernel's count."""
+    return int(guest.sh("awk '/loop/ { print int($4 / 1024) }' /proc/swaps"))
+
+
+def test_stop_takes_back_what_is_swapped_out_or_refuses(boot: Boot) -> None:
+    guest = started(boot)
+    guest.write("/tmp/keep.py", KEEP)
+    keeper = guest.start("python3", "/tmp/keep.py")
+    while "kept" not in keeper.text(1):
+        assert keeper.poll(), keeper.wait()
+        guest.run("sleep", "0.5")
+    swapped(guest)
+    guest.sh("systemctl stop hog", seconds=UP_SECONDS)
+    assert used_mib(guest) > 30
+    began = time.monotonic()
+    guest.sh("systemctl stop vswap", seconds=UP_SECONDS)
+    assert time.monotonic() - began < STOP_SECONDS
+    assert "/dev/loop" not in guest.sh("cat /proc/swaps")
+    assert guest.run("pgrep", "vswap-").returncode == 1
+    guest.sh("systemctl start vswap", seconds=UP_SECONDS)
+    swapped(guest)
+    guest.run("systemctl", "stop", "vswap", seconds=UP_SECONDS)
+    assert "not enough memory to take back" in guest.sh("journalctl -u vswap --no-pager")
+    assert used_mib(guest) > 30
+    assert guest.run("pgrep", "-x", "vswap-worker").returncode == 0
+    guest.sh("systemctl stop hog; touch /run/look", seconds=UP_SECONDS)
+    keeper.wait().ok()
+    guest.sh("vswap down swap0", seconds=UP_SECONDS)
+
+
 @pytest.mark.parametrize("how", ["reboot", "poweroff"])
-def test_the_guest_goes_down_while_it_swaps(how: str, boot: Boot) -> None:
+def test_the_guest_goes_down_while_it_swaps(how: str, boot: Boot, tell: Tell) -> None:
     guest = started(boot)
     swapped(guest)
     began = time.monotonic()
     guest.start("systemctl", how)
     guest.wait_end(OFF_SECONDS)
     took = time.monotonic() - began
-    console = guest.console.read_text(errors="replace")
+    console = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", guest.console.read_text(errors="replace"))
     assert "stop job is running" not in console or took < STOP_SECONDS
     assert "Read-error on swap" not in console
-    print(f"{how}: {took:.1f} s")
+    assert "Stopped vswap.service" in console
+    assert not re.search("Waiting for process.*vswap", console)  # it has ended by itself
+    tell(f"{how} while swapped: {took:.1f} s")

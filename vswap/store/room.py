@@ -80,11 +80,15 @@ class Room:
         while True:
             cleaned = self._reclaim(KEPT)
             pieces -= cleaned
-            won = (cleaned and pieces > 0) or self._log.room_is_coming()
+            won = cleaned and pieces > 0
+            coming = not won and self._log.room_is_coming()
             try:
                 return self._log.take()
             except FullError:
                 if won:
+                    continue
+                if coming:  # by the hand of a thread that a real-time one must let run
+                    time.sleep(_PUBLISHING_SECONDS)
                     continue
                 if tries and self._retry():
                     tries -= 1

@@ -38,6 +38,8 @@ _IDLE_SECONDS = 10.0
 # What swapoff says of an area of which somebody else's swapoff is in the middle (at shutdown
 # systemd's, that begins with ours): then that one is waited for, or followed if it gives up.
 _ANOTHER = b"Invalid argument"
+_WAIT_SECONDS = 0.5
+_OTHERS_IDLE_SECONDS = 60.0
 _STILL_ON = "interrupted; swap is still on, nothing was lost"
 
 
@@ -55,14 +57,13 @@ def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
                 while not leads(_POLL_SECONDS):
                     show()
                 said = _ANOTHER
-                while _ANOTHER in said and swap_area(area.path):
+                patience = _Patience(area)
+                while _ANOTHER in said and patience.lasts():
                     with signals.held():
                         process = start_swapoff(area.path)
                     while not _ended(process, _POLL_SECONDS):
                         show()
                     _, said = process.communicate()
-                    if _ANOTHER in said:
-                        time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             if process is None:
                 raise StoppedError(_STILL_ON) from None
@@ -71,6 +72,33 @@ def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
         reason = said.decode(errors="replace").strip().splitlines()
         why = reason[-1] if reason else f"exit code {process.returncode}"
         raise UserError(f"swap is still on: {why}")
+
+
+class _Patience:
+    """With somebody else's swapoff: for as long as it gets on."""
+
+    def __init__(self, area: SwapArea) -> None:
+        self._path, self._used = area.path, area.used
+        self._tries = 0
+        self._idle = 0.0
+
+    def lasts(self) -> bool:
+        """Whether the area is still there, and it is worth trying; waits before all but the first.
+
+        Raises nothing; what the last swapoff said tells why it is not.
+        """
+        now = swap_area(self._path)
+        if now is None:
+            return False
+        self._tries += 1
+        if self._tries == 1:
+            return True
+        if self._tries == 2:
+            click.echo(f"another swapoff of {self._path} is at work; waiting for it", err=True)
+        time.sleep(_WAIT_SECONDS)
+        self._idle = self._idle + _WAIT_SECONDS if now.used >= self._used else 0.0
+        self._used = now.used
+        return self._idle < _OTHERS_IDLE_SECONDS
 
 
 @contextmanager
