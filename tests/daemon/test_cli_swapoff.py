@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,6 +21,16 @@ FAILED = "echo swapoff: /dev/loop7: swapoff failed: Cannot allocate memory >&2; 
 
 Enabled = list[SwapArea]
 Programs = Callable[[list[str]], None]
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """As they were: a command leaves them ignored, for it ends then."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number in numbers:
+        signal.signal(number, before[number])
 
 
 @pytest.fixture
@@ -53,7 +64,7 @@ def programs(enabled: Enabled, monkeypatch: pytest.MonkeyPatch) -> Programs:
 
 
 def take_off() -> None:
-    with interrupts(last=False) as signals:
+    with interrupts() as signals:
         swapoff.swap_off(Device("swap0", "/nowhere"), AREA, signals)
 
 
