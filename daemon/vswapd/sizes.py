@@ -84,7 +84,7 @@ def _on_one_line(text: str) -> str:
 
 
 def _number(digits: str, unit: str | None) -> Fraction:
-    return Fraction(digits) * 1024 ** (" kmgtpe".index(unit.lower()) if unit else 0)
+    return Fraction(digits) * (1 << 10 * " kmgtpe".index(unit.lower() if unit else " "))
 
 
 def evaluate(text: str, ram: int) -> Fraction:

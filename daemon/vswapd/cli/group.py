@@ -28,6 +28,7 @@ from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
 from vswapd.cli.up import up
+from vswapd.conffile import ConfigError
 
 __all__ = ["main"]
 
@@ -71,7 +72,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     """Say in one line what went wrong and return the exit code for it."""
-    click.echo(f"vswap: {' '.join(_explain(error).split())}", err=True)
+    for line in error.lines if isinstance(error, ConfigError) else [_explain(error)]:
+        click.echo(f"vswap: {' '.join(line.split())}", err=True)
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
 
 
