@@ -21,6 +21,7 @@ import click
 import vswap
 from vswap.errors import UserError, VswapError
 from vswapd.cli.backing import backing
+from vswapd.cli.config import config
 from vswapd.cli.ctl import ctl
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
@@ -42,6 +43,8 @@ Examples:
   vswap up --memory-limit 1G --codec zstd --priority 100
   vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
+  vswap up --all                       the devices of /etc/vswap.toml
+  vswap config check                   is that file right?
   vswap status                         what it holds, and in how much memory
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
@@ -53,7 +56,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl):
+for _command in (up, down, restart, run, status, backing, ctl, config):
     _vswap.add_command(_command)
 
 
