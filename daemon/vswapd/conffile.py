@@ -127,11 +127,19 @@ def _read(path: str) -> bytes:
     try:
         # A FIFO without a writer must not be waited for.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
+        try:
             _check_trust(os.fstat(fd))
-            content = file.read(_MAX_BYTES + 1)
+            content = _content(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}") from None
+    return content
+
+
+def _content(fd: int) -> bytes:
+    with os.fdopen(fd, "rb", closefd=False) as file:
+        content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise UserError("is longer than 1 MiB, which no configuration is")
     return content
@@ -161,7 +169,9 @@ def _parse(content: bytes) -> dict[str, object]:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"is not TOML: bytes that are not UTF-8 (at line {line})") from None
     except ValueError as error:
-        raise UserError(f"is not TOML: {error}") from None
+        last = content.rstrip().count(b"\n") + 1
+        reason = str(error).replace("(at end of document)", f"(at line {last}, the last)")
+        raise UserError(f"is not TOML: {reason}") from None
     except RecursionError:
         raise UserError("is not TOML that anybody needs: nested too deeply") from None
 

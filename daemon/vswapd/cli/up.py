@@ -57,13 +57,17 @@ Examples:
     metavar="N",
     help="The kernel fills swap areas with a higher priority first.",
 )
-@click.option("--swapon/--no-swapon", default=True, help="Or stop after the loop device.")
+@click.option(
+    "--swapon/--no-swapon",
+    default=True,
+    help="Swap on the device, or stop after the loop device. [default: swapon]",
+)
 @click.option(
     "--tune/--no-tune",
     default=True,
-    help="Or leave the kernel's settings alone. Else two are raised, for the whole machine, until "
-    "the last device is taken down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), and "
-    "guest_halt_poll_ns to 200000 in a guest whose cpuidle governor is haltpoll.",
+    help="Raise two settings of the kernel, for the whole machine, until the last device is taken "
+    "down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), and guest_halt_poll_ns to "
+    "200000 in a guest whose cpuidle governor is haltpoll. Or leave them alone. [default: tune]",
 )
 @click.option(
     "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
