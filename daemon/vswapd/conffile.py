@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from pathlib import Path
 from vswap.errors import UserError
 from vswapd.config import check_name
 from vswapd.confkeys import KEYS, Value, kind
+from vswapd.tomlfile import read_toml
 
 __all__ = ["ConfigError", "Configuration", "Problem", "Setting", "place_of", "read_configuration"]
 
@@ -28,7 +28,6 @@ CONFIG = Path("/etc/vswap.toml")
 DROP_INS = Path("/etc/vswap.d")
 
 _DEFAULTS, _DEVICE = "defaults", "device"
-_MAX_BYTES = 1 << 20
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -98,10 +97,10 @@ def read_configuration(file: str | None, problems: list[Problem]) -> Configurati
     """
     configuration = Configuration(str(CONFIG) if file is None else file)
     for path in _files(problems) if file is None else [file]:
-        shown = path if path.isprintable() else repr(path)
+        shown = path if path and path.isprintable() else repr(path)
         configuration.files.append(shown)
         try:
-            document = _parse(_read(path))
+            document = read_toml(path)
         except UserError as error:
             problems.append(Problem(shown, "", str(error)))
         else:
@@ -120,60 +119,6 @@ def _files(problems: list[Problem]) -> list[str]:
         return found
     wanted = (name for name in names if name.endswith(".toml") and not name.startswith("."))
     return found + [str(DROP_INS / name) for name in wanted]
-
-
-def _read(path: str) -> bytes:
-    """The file's bytes. Raises `UserError` for one that others could have written, for root."""
-    try:
-        # A FIFO without a writer must not be waited for.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            _check_trust(os.fstat(fd))
-            content = _content(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}") from None
-    return content
-
-
-def _content(fd: int) -> bytes:
-    with os.fdopen(fd, "rb", closefd=False) as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise UserError("is longer than 1 MiB, which no configuration is")
-    return content
-
-
-def _check_trust(found: os.stat_result) -> None:
-    """Raise `UserError` unless it is a file, and for root one that only root can write.
-
-    Of the opened file, so symbolic links are judged by what they lead to.
-    """
-    if not stat.S_ISREG(found.st_mode):
-        raise UserError("is not a regular file")
-    if os.geteuid() != 0:
-        return
-    if found.st_uid != 0:
-        raise UserError(f"belongs to user {found.st_uid}, who could change it; `chown root` it")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UserError("can be written by others than root; `chmod go-w` it")
-
-
-def _parse(content: bytes) -> dict[str, object]:
-    import tomllib  # noqa: PLC0415  # most commands read no configuration
-
-    try:
-        return tomllib.loads(content.decode())
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"is not TOML: bytes that are not UTF-8 (at line {line})") from None
-    except ValueError as error:
-        last = content.rstrip().count(b"\n") + 1
-        reason = str(error).replace("(at end of document)", f"(at line {last}, the last)")
-        raise UserError(f"is not TOML: {reason}") from None
-    except RecursionError:
-        raise UserError("is not TOML that anybody needs: nested too deeply") from None
 
 
 class _Merge:

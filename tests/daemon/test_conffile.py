@@ -150,6 +150,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_printed_is_shown_so(tmp_path: Path) -> None:
     problems: list[Problem] = []
     read_configuration("/nosuch\n\udcff\x1b", problems)
+    read_configuration("", problems)
+    assert str(problems.pop()) == "'': cannot be read: No such file or directory"
     assert str(problems[0]).startswith(r"'/nosuch\n\udcff\x1b': cannot be read: ")
 
 
@@ -231,6 +233,5 @@ values = st.recursive(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(names, values, max_size=3))
 def test_any_document_is_merged_or_told_of(monkeypatch: Patch, document: dict[str, object]) -> None:
-    monkeypatch.setattr(conffile, "_read", lambda _path: b"")
-    monkeypatch.setattr(conffile, "_parse", lambda _content: document)
+    monkeypatch.setattr(conffile, "read_toml", lambda _path: document)
     assert all("\n" not in line for line in lines("f"))

@@ -99,9 +99,13 @@ def _check_device(name: str, configuration: Configuration, problems: list[Proble
 
 
 def _try(values: dict[str, Value], key: str, name: str) -> None:
+    """Raise `UserError` unless this key will do, with those beside it."""
     if key in _OF_BACKING and "backing" not in values:
         raise UserError(f"{key} is nothing without backing; name its file too")
-    make_plan(name, values)
+    try:
+        make_plan(name, values)
+    except OSError as error:  # a path too long to be looked for
+        raise UserError(f"{key} cannot be used: {error.strerror}") from None
 
 
 def _known_wrong(name: str, problems: list[Problem]) -> set[str]:
@@ -129,7 +133,7 @@ def _shared(key: str, configuration: Configuration) -> Iterator[Problem]:
 
 
 def _path(key: str, name: str, settings: Mapping[str, Setting]) -> str | None:
-    with suppress(UserError):  # told already
+    with suppress(UserError, OSError):  # told already
         if key == "mount":
             return resolve(str(settings[key].value) if key in settings else default_mount(name))
         if key in settings:
