@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from swap_support import left_behind
 
 from vswap.errors import UserError
 from vswapd import conffile, sizes
 from vswapd.cli import main, up
+from vswapd.cli.confcheck import configured, plan_for
+from vswapd.cli.config import entries
 from vswapd.cli.interrupt import Interrupts, StoppedError
 from vswapd.cli.plan import Plan
+from vswapd.conffile import ConfigError
+from vswapd.confkeys import KEYS
 
 SOURCES = [str(Path(__file__).parents[2] / part) for part in ("", "daemon")]
 NAME = f"conf-{os.getpid()}"
@@ -223,6 +229,28 @@ def test_what_a_lost_file_may_have_said_is_not_missed_in_others(
     assert line.startswith(f"vswap: {tmp_path}/etc/vswap.d/1.toml: is not TOML: ")
 
 
+odd = st.sampled_from([0, 1, -1, 4096, 1 << 70, 1.5, True, "", "none", "1G", "50%", "/a", "/a/b"])
+tables = st.dictionaries(st.sampled_from(sorted(KEYS)), odd | st.text(max_size=3), max_size=5)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(tables, st.dictionaries(st.sampled_from(["a", "b", "a.b", ""]), tables, max_size=3))
+def test_any_configuration_can_be_brought_up_or_is_told_of(
+    monkeypatch: Patch, defaults: dict[str, object], devices: dict[str, object]
+) -> None:
+    document = {"defaults": defaults, "device": devices}
+    monkeypatch.setattr(conffile, "read_toml", lambda _path: document)
+    try:
+        configuration = configured("f")
+    except ConfigError as error:
+        assert error.lines
+        assert all(line.startswith("f: de") and "\n" not in line for line in error.lines)
+    else:
+        for name in configuration.devices:
+            assert plan_for(configuration, name, {}).settings.name == name
+            assert len(entries(configuration, name)) == len(KEYS)
+
+
 # ---------------------------------------------------------------- config check, config show
 
 
@@ -328,11 +356,11 @@ def test_the_command_line_goes_over_the_file_over_defaults(
     assert main(["up", "--config", file, "--codec", "stored", "--memory-limit", "none"]) == 0
     (plan,) = plans
     assert capsys.readouterr() == ("/dev/loop1\n", "")
-    settings = plan.settings
-    assert (settings.name, settings.mount) == ("swap0", "/run/vswap/swap0")
-    assert (settings.size, settings.codec, settings.memory_limit) == (4 << 30, "stored", None)
-    assert (settings.backing, settings.writeback_limit) == ("/b", (10 << 30) // 4096)
-    assert (settings.spin_us, plan.priority, plan.swapon, plan.tune) == (50, None, True, True)
+    found = plan.settings
+    assert (found.name, found.mount) == ("swap0", "/run/vswap/swap0")
+    assert (found.size, found.codec, found.memory_limit) == (4 << 30, "stored", None)
+    assert (found.backing, found.writeback_limit) == ("/b", (10 << 30) // 4096)
+    assert (found.spin_us, plan.priority, plan.swapon, plan.tune) == (50, None, True, True)
 
 
 def test_an_option_that_says_the_default_goes_over_the_file_too(
