@@ -217,16 +217,20 @@ def test_all_mistakes_are_told_at_once(write: Write, capsys: Captured) -> None:
 
 
 def test_what_a_lost_file_may_have_said_is_not_missed_in_others(
-    tmp_path: Path, write: Write, capsys: Captured
+    tmp_path: Path, capsys: Captured
 ) -> None:
     (tmp_path / "etc/vswap.d").mkdir(parents=True)
-    for name, text in (("1", "[device.a]\nbacking = /b"), ("2", "[device.a]\nbacking-size = '1G'")):
+    for name, text in (
+        ("1", "[device.a]\nbacking = /b"),
+        ("2", "[device.a]\nbacking-size = '1G'\nsize = 5"),
+    ):
         file = tmp_path / f"etc/vswap.d/{name}.toml"
         file.write_text(text)
         file.chmod(0o644)
     assert main(["config", "check"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"vswap: {tmp_path}/etc/vswap.d/1.toml: is not TOML: ")
+    lost, wrong = capsys.readouterr().err.splitlines()
+    assert lost.startswith(f"vswap: {tmp_path}/etc/vswap.d/1.toml: is not TOML: ")
+    assert wrong.startswith(f"vswap: {tmp_path}/etc/vswap.d/2.toml: device.a.size: size must be a ")
 
 
 odd = st.sampled_from([0, 1, -1, 4096, 1 << 70, 1.5, True, "", "none", "1G", "50%", "/a", "/a/b"])

@@ -109,11 +109,14 @@ def _try(values: dict[str, Value], key: str, name: str) -> None:
 
 
 def _known_wrong(name: str, problems: list[Problem]) -> set[str]:
-    """The keys of a device of which is told already; all of those that a lost file may have had."""
-    if any(not problem.place for problem in problems):
-        return set().union(*_BESIDE.values())
+    """The keys of a device of which is told already.
+
+    If a file could not be read, also those that depend on what may stand in there.
+    """
     places = [problem.place.rpartition(".") for problem in problems]
-    return {key for table, _, key in places if table in ("defaults", place_of(name))}
+    wrong = {key for table, _, key in places if table in ("defaults", place_of(name))}
+    lost = any(not problem.place for problem in problems)
+    return wrong | {"memory-limit", *_OF_BACKING} if lost else wrong
 
 
 def _shared(key: str, configuration: Configuration) -> Iterator[Problem]:
