@@ -21,6 +21,7 @@ import click
 import vswap
 from vswap.errors import UserError, VswapError
 from vswapd.cli.backing import backing
+from vswapd.cli.config import config
 from vswapd.cli.ctl import ctl
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
@@ -28,6 +29,7 @@ from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
 from vswapd.cli.up import up
+from vswapd.conffile import ConfigError
 
 __all__ = ["main"]
 
@@ -41,6 +43,8 @@ Examples:
   vswap up --memory-limit 1G --codec zstd --priority 100
   vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
+  vswap up --all                       the devices of /etc/vswap.toml
+  vswap config check                   is that file right?
   vswap status                         what it holds, and in how much memory
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
@@ -52,7 +56,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl):
+for _command in (up, down, restart, run, status, backing, ctl, config):
     _vswap.add_command(_command)
 
 
@@ -71,7 +75,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     """Say in one line what went wrong and return the exit code for it."""
-    click.echo(f"vswap: {' '.join(_explain(error).split())}", err=True)
+    for line in error.lines if isinstance(error, ConfigError) else [_explain(error)]:
+        click.echo(f"vswap: {' '.join(line.split())}", err=True)
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
 
 
