@@ -23,6 +23,7 @@ __all__ = [
     "UNIT_PAGES",
     "Settings",
     "check_backing_size",
+    "default_spares",
     "device_name",
     "least_memory_limit",
     "parse_size",
@@ -64,6 +65,11 @@ def parse_size(text: str, what: str = "size") -> int:
     if value.denominator != 1:
         raise UserError(f"{what} must be a whole number of bytes, and {text.strip()} is not")
     return int(value)
+
+
+def default_spares(memory: int) -> int:
+    """How many spares a device has by default on a machine with so many bytes of memory."""
+    return (memory >= _ONE_FROM) + (memory >= _MANY_FROM)
 
 
 def device_name(mount: str) -> str:
@@ -113,7 +119,7 @@ class Settings:
             object.__setattr__(self, "threads", min(usable, DEFAULT_MAX_THREADS))
         if self.spares is None:
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            object.__setattr__(self, "spares", (memory >= _ONE_FROM) + (memory >= _MANY_FROM))
+            object.__setattr__(self, "spares", default_spares(memory))
         Geometry(self.size)
         for check in _CHECKS:
             check(self)

@@ -22,6 +22,7 @@ import vswap
 from vswap.errors import UserError, VswapError
 from vswapd.cli.backing import backing
 from vswapd.cli.ctl import ctl
+from vswapd.cli.doctor import doctor
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
 from vswapd.cli.restart import restart
@@ -42,6 +43,7 @@ Examples:
   vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
   vswap status                         what it holds, and in how much memory
+  vswap doctor                         is this machine fit, and are its devices well?
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
@@ -52,7 +54,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl):
+for _command in (up, down, restart, run, status, backing, ctl, doctor):
     _vswap.add_command(_command)
 
 
