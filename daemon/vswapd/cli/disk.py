@@ -16,7 +16,7 @@ from vswap.errors import UserError
 from vswapd.cli.backing_file import check_backing, is_missing
 from vswapd.doctor import Finding, Level, Machine, guarded
 from vswapd.doctor.disk import direct, folder, layers, room, rotation
-from vswapd.doctor.finding import good
+from vswapd.doctor.finding import good, refusal
 from vswapd.swapdev import run_program
 
 __all__ = ["LOOK_SECONDS", "examine_disk", "look", "main"]
@@ -47,8 +47,8 @@ def look(machine: Machine, path: str, needed: int | None) -> Iterator[Finding]:
         missing = is_missing(path)
         check_backing(path, needed)
     except UserError as error:
-        remedy = "" if os.geteuid() == 0 else "root may get further"
-        yield Finding(Level.FAILURE, str(error), remedy)
+        remedy = "choose another place" if os.geteuid() == 0 else "root may get further"
+        yield refusal(str(error), remedy)
         return
     place = Path(path)
     if not missing:

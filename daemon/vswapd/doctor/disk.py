@@ -30,8 +30,9 @@ def rotation(machine: Machine, path: Path) -> Iterator[Finding]:
         yield good(f"whether the disk of {path} rotates cannot be told")
     elif turns:
         yield warning(
-            f"{path} is on a disk that rotates: each page that is read back costs some 10 ms",
-            "choose a place on a solid-state disk",
+            f"the disk of {path} says that it rotates: then each page that is read back costs some "
+            "10 ms",
+            "choose a place on a solid-state disk (this may be one: virtual disks say so too)",
         )
     else:
         yield good(f"{path} is on a disk that does not rotate")

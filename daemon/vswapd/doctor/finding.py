@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["Finding", "Level", "failure", "good", "warning", "worst"]
+__all__ = ["Finding", "Level", "failure", "good", "refusal", "warning", "worst"]
 
 
 class Level(IntEnum):
@@ -62,6 +62,12 @@ def warning(text: str, remedy: str) -> Finding:
 def failure(text: str, remedy: str) -> Finding:
     """It does not work, or has lost something."""
     return Finding(Level.FAILURE, text, remedy)
+
+
+def refusal(error: str, remedy: str) -> Finding:
+    """A failure by the text of an error, which may end in a remedy of its own."""
+    text, _semicolon, own = error.partition("; ")
+    return failure(text, own or remedy)
 
 
 def worst(found: Iterable[Finding]) -> Level:

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 
-from vswapd.doctor.finding import Finding, failure, good, warning
+from vswapd.doctor.finding import Finding, failure, good, refusal, warning
 from vswapd.doctor.machine import Machine
 
 __all__ = ["answer", "discards", "silence"]
@@ -19,7 +19,7 @@ def silence(name: str, error: str) -> Iterator[Finding]:
     if error.endswith(_DENIED):
         yield warning(f"{name} is another user's, and cannot be asked", "look again as that user")
     else:
-        yield failure(error, f"`vswap restart {name}` starts it anew, and its log may tell why")
+        yield refusal(error, f"`vswap restart {name}` starts it anew, and its log may tell why")
 
 
 def answer(name: str, stats: Mapping[str, object]) -> Iterator[Finding]:
@@ -87,7 +87,10 @@ _PREPARED = {
 def _missing(name: str, stats: Mapping[str, object]) -> Iterator[Finding]:
     """What the machine has not allowed it (vswapd.memory.Preparation)."""
     if lacks := [text for key, text in _PREPARED.items() if stats.get(key) is False]:
-        yield warning(f"{name} does without: {', '.join(lacks)}", "run it as root")
+        yield warning(
+            f"{name} does without: {', '.join(lacks)}",
+            "run it as root, with all of its capabilities",
+        )
 
 
 def _count(stats: Mapping[str, object], name: str) -> int:
