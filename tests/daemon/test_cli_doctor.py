@@ -140,6 +140,14 @@ def test_a_place_that_will_not_do(capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("well", "mounted")
+def test_a_place_with_an_odd_name_is_still_one_line(capsys: Captured) -> None:
+    main(["doctor", "--backing", "/no\nsuch/\udcff"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(r"/no\x0asuch/\xff" in line for line in lines)
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+
+
+@pytest.mark.usefixtures("well", "mounted")
 def test_a_disk_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setattr(disk, "LOOK_SECONDS", 0.0)
     assert main(["doctor", "--backing", "/nosuch"]) == 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
 from vswapd.cli.age import age, seconds
-from vswapd.cli.text import human
+from vswapd.cli.text import escaped, human
 
 if TYPE_CHECKING:
     from vswapd.cli.status import Status
@@ -66,14 +66,8 @@ def described() -> list[tuple[str, str]]:
 
 
 def raw(cell: str) -> str:
-    r"""A cell for programs: blanks, backslashes and what cannot be printed as `\x20`."""
-    return "".join(
-        char if char.isprintable() and char not in " \\" else _escaped(char) for char in cell
-    )
-
-
-def _escaped(char: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in char.encode(errors="surrogateescape"))
+    """A cell for programs: one word."""
+    return escaped(cell, " \\")
 
 
 def _plain(value: object) -> str:

@@ -11,6 +11,7 @@ import click
 from vswap.errors import UserError
 from vswapd.cli.backing_file import absolute
 from vswapd.cli.status import status_of
+from vswapd.cli.text import escaped
 from vswapd.config import parse_size
 from vswapd.doctor import Finding, Level, Machine, examine, guarded, worst
 from vswapd.doctor.serving import answer, discards, silence
@@ -88,4 +89,4 @@ def _print(finding: Finding) -> None:
     """One line; coloured only on a terminal, and nowhere if NO_COLOR is set."""
     verdict = click.style(finding.level.word.ljust(_WIDTH), fg=_COLOURS[finding.level])
     colour = False if os.environ.get("NO_COLOR") else None
-    click.echo(f"{verdict}  {finding.line}", color=colour)
+    click.echo(f"{verdict}  {escaped(finding.line)}", color=colour)

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from vswap.geometry import SEGMENT_SIZE
 from vswapd.doctor.finding import Finding, failure, good, warning
 from vswapd.doctor.machine import Machine
 
@@ -49,15 +50,16 @@ def layers(machine: Machine, path: Path) -> Iterator[Finding]:
         )
 
 
-def room(path: Path, needed: int | None) -> Iterator[Finding]:
-    """How much there is, for a file that is to be made with `needed` bytes."""
+def room(path: Path, size: int | None) -> Iterator[Finding]:
+    """How much there is for a file that is to be made, with `size` bytes of segments at least."""
     if path.exists():
         return
     found = os.statvfs(_nearest(path))
     free = found.f_bavail * found.f_frsize
-    if needed is not None and needed > free:
+    needed = SEGMENT_SIZE + (size or SEGMENT_SIZE)  # the first is for its label
+    if needed > free:
         yield failure(
-            f"{path} is to have {needed >> 20} MiB, and {free >> 20} MiB are free",
+            f"{free >> 20} MiB are free for {path}, and {needed >> 20} are needed",
             "choose a smaller size or another place",
         )
     else:
