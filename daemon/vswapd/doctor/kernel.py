@@ -23,7 +23,7 @@ def version(machine: Machine) -> Iterator[Finding]:
     elif machine.version < _POPULATES:
         yield failure(f"{name}, which has no MADV_POPULATE_WRITE", "install 5.14 or newer")
     elif machine.version < _RESENDS:
-        yield good(f"{name}; the end of a worker is noticed the sooner from 6.9 on")
+        yield good(f"{name}; from 6.9 on the end of a worker is noticed sooner")
     else:
         yield good(name)
 
