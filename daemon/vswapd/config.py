@@ -25,6 +25,7 @@ __all__ = [
     "check_backing_size",
     "check_name",
     "check_path",
+    "default_spares",
     "device_name",
     "least_memory_limit",
     "parse_size",
@@ -45,6 +46,11 @@ MAX_WRITEBACK_LIMIT = (1 << 62) - 1  # vswap.store.budget.MAX_LIMIT
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _NAME_MAX_CHARS = 200  # the log's name is longer, and may have 255
+
+
+def default_spares(memory: int) -> int:
+    """How many spares a device has by default on a machine with so many bytes of memory."""
+    return (memory >= _ONE_FROM) + (memory >= _MANY_FROM)
 
 
 def device_name(mount: str) -> str:
@@ -93,8 +99,7 @@ class Settings:
             usable = len(os.sched_getaffinity(0))
             object.__setattr__(self, "threads", min(usable, DEFAULT_MAX_THREADS))
         if self.spares is None:
-            memory = machine_memory()
-            object.__setattr__(self, "spares", (memory >= _ONE_FROM) + (memory >= _MANY_FROM))
+            object.__setattr__(self, "spares", default_spares(machine_memory()))
         Geometry(self.size)
         for check in _CHECKS:
             check(self)

@@ -935,15 +935,6 @@ def test_status_of_a_device_that_does_not_answer(
     }
 
 
-def test_status_table(mounted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (mounted / "stats.json").write_text(json.dumps(STATS))
-    assert main(["status"]) == 0
-    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
-        "NAME SIZE DATA COMPR USED BACKING ZERO RATIO SWAP LOOP MOUNT",
-        f"swap0 1.0G 30M 10M 11M - 2.0M 3.00 off - {mounted}",
-    ]
-
-
 def test_status_without_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

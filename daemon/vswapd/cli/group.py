@@ -23,6 +23,7 @@ from vswap.errors import UserError, VswapError
 from vswapd.cli.backing import backing
 from vswapd.cli.config import config
 from vswapd.cli.ctl import ctl
+from vswapd.cli.doctor import doctor
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
 from vswapd.cli.restart import restart
@@ -46,6 +47,7 @@ Examples:
   vswap up --all                       the devices of /etc/vswap.toml
   vswap config check                   is that file right?
   vswap status                         what it holds, and in how much memory
+  vswap doctor                         is this machine fit, and are its devices well?
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
@@ -56,7 +58,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl, config):
+for _command in (up, down, restart, run, status, backing, ctl, config, doctor):
     _vswap.add_command(_command)
 
 
