@@ -24,6 +24,7 @@ from vswapd.cli.backing import backing
 from vswapd.cli.ctl import ctl
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
+from vswapd.cli.metrics import metrics
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
@@ -42,6 +43,7 @@ Examples:
   vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
   vswap status                         what it holds, and in how much memory
+  vswap metrics --listen 127.0.0.1:9100
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
@@ -52,7 +54,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl):
+for _command in (up, down, restart, run, status, metrics, backing, ctl):
     _vswap.add_command(_command)
 
 
