@@ -39,6 +39,10 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >&2 ||
         die "apt-get could not install: ${missing[*]}"
+    # Debian starts it at once, and listens to everybody; the tests start one of their own.
+    if [[ " ${missing[*]} " == *" prometheus "* && -d /run/systemd/system ]]; then
+        systemctl disable --quiet --now prometheus >&2 || say "prometheus was started and cannot be stopped"
+    fi
 }
 
 # Make the environment hold "$@" (names of files in requirements/) and this project.

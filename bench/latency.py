@@ -31,7 +31,10 @@ TURN = 2000
 
 
 class Untimed(Router):
-    """A router that neither looks at the clock nor notes anything."""
+    """A router that neither looks at the clock nor notes anything.
+
+    It calls a function that does nothing instead: some 0.04 us that are not seen.
+    """
 
     def __init__(self, *parts: object) -> None:
         """As the other one."""

@@ -98,6 +98,23 @@ def test_it_has_what_dashboard_and_rules_ask_for(listener: str) -> None:
     assert sample(text, "vswap_pages_written_total") == PAGES
 
 
+def test_any_user_may_read_root_s(named: Worker) -> None:
+    """So the listener need not be root."""
+    nobody = 65534
+    ended = subprocess.run(
+        ["cat", str(named.mount / "metrics")],
+        user=nobody,
+        group=nobody,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert sample(ended.stdout, "vswap_pages_written_total") == PAGES
+
+
 def test_a_worker_that_stands_still_is_down_until_it_goes_on(named: Worker, listener: str) -> None:
     """And the listener goes on answering meanwhile."""
 
