@@ -26,6 +26,7 @@ from vswapd.cli.ctl import ctl
 from vswapd.cli.doctor import doctor
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
+from vswapd.cli.metrics import metrics
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
@@ -48,6 +49,7 @@ Examples:
   vswap config check                   is that file right?
   vswap status                         what it holds, and in how much memory
   vswap doctor                         is this machine fit, and are its devices well?
+  vswap metrics --listen 127.0.0.1:9100
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
@@ -58,7 +60,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl, config, doctor):
+for _command in (up, down, restart, run, status, backing, ctl, config, doctor, metrics):
     _vswap.add_command(_command)
 
 
