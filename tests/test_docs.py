@@ -163,14 +163,14 @@ def messages() -> list[re.Pattern[str]]:
 
 
 def quoted() -> list[str]:
-    """The messages in the document: a line each that begins with `> `."""
-    return re.findall(r"^> (.*)$", OPERATIONS.read_text(), re.MULTILINE)
+    """The messages in the document: the lines of its blocks of text."""
+    blocks = re.findall(r"^```text\n(.*?)^```$", OPERATIONS.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
 
 
 def is_said(message: str) -> bool:
-    """Whether the code says so: each of the parts between ` ... ` is a whole text of it."""
-    parts = message.split(" ... ")
-    return all(any(said.fullmatch(part) for said in messages()) for part in parts)
+    """Whether it is a whole text of the code, with something filled in."""
+    return any(said.fullmatch(message) for said in messages())
 
 
 def test_quoted_messages_are_the_code_s() -> None:
