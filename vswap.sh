@@ -13,7 +13,7 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 venv=${VSWAP_VENV:-$here/.venv}
 run_packages=(python3 python3-dev python3-venv gcc libc6-dev pkg-config libfuse3-dev fuse3 util-linux mount)
-test_packages=(fio procps qemu-system-x86 mmdebstrap kmod cpio e2fsprogs)
+test_packages=(fio procps prometheus qemu-system-x86 mmdebstrap kmod cpio e2fsprogs)
 bench_packages=(nbdkit libnbd-bin)
 
 say() { printf 'vswap.sh: %s\n' "$*" >&2; }
@@ -39,6 +39,10 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >&2 ||
         die "apt-get could not install: ${missing[*]}"
+    # Debian starts it at once, and listens to everybody; the tests start one of their own.
+    if [[ " ${missing[*]} " == *" prometheus "* && -d /run/systemd/system ]]; then
+        systemctl disable --quiet --now prometheus >&2 || say "prometheus was started and cannot be stopped"
+    fi
 }
 
 # Make the environment hold "$@" (names of files in requirements/) and this project.

@@ -10,12 +10,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import churn, cleaner, codecs, compare, density, derive, limit, takeover, writeback
+from bench import (
+    churn,
+    cleaner,
+    codecs,
+    compare,
+    density,
+    derive,
+    latency,
+    limit,
+    takeover,
+    writeback,
+)
 from bench.options import guarded
 
 BENCHMARKS: dict[str, Callable[[], int]] = {
     "compare": compare.main,
     "limit": limit.main,
+    "latency": latency.main,
     "density": density.main,
     "cleaner": cleaner.main,
     "codecs": codecs.main,

@@ -202,6 +202,11 @@ def test_the_commands_import_no_framework(project: Graph) -> None:
     assert breaches(project, "vswapd.cli", FRAMEWORKS) == []
 
 
+def test_the_checks_of_a_machine_know_no_command(project: Graph) -> None:
+    """They are functions of files, which whoever likes may call."""
+    assert breaches(project, "vswapd.doctor", {*FRAMEWORKS, "vswapd.cli"}) == []
+
+
 def test_the_supervisor_imports_the_standard_library_alone(project: Graph) -> None:
     """It is small, starts fast, and no fault of somebody else's can end it."""
     assert strangers(project, "vswapd.supervise") == []

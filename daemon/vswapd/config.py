@@ -12,17 +12,20 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
 from pathlib import PurePath
 
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SHIFT, Geometry
+from vswapd.sizes import machine_memory, parse_size
 
 __all__ = [
     "CODECS",
     "UNIT_PAGES",
     "Settings",
     "check_backing_size",
+    "check_name",
+    "check_path",
+    "default_spares",
     "device_name",
     "least_memory_limit",
     "parse_size",
@@ -42,34 +45,18 @@ _ONE_FROM = 300 << 20
 MAX_WRITEBACK_LIMIT = (1 << 62) - 1  # vswap.store.budget.MAX_LIMIT
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_SIZE = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgtpe])(?:i?b|i)?|b)?", re.I)
 _NAME_MAX_CHARS = 200  # the log's name is longer, and may have 255
-_SIZE_MAX_CHARS = 64  # Python refuses to convert much longer numbers, with a ValueError
 
 
-def parse_size(text: str, what: str = "size") -> int:
-    """Bytes in `text`: "4096", "64k", "512M", "1.5GiB". Units are powers of 1024.
-
-    The arithmetic is exact. `what` names the setting in the error. Raises `UserError` for
-    what is no size, is not more than zero, or is no whole number of bytes.
-    """
-    match = _SIZE.fullmatch(text.strip()) if len(text) <= _SIZE_MAX_CHARS else None
-    if match is None:
-        shown = text if len(text) <= _SIZE_MAX_CHARS else text[:16] + "..."
-        raise UserError(f"{what} {shown!r} is not a size; write it like 512M or 1.5G")
-    sign, number, unit = match.groups()
-    value = Fraction(number) * 1024 ** (" kmgtpe".index(unit.lower()) if unit else 0)
-    if sign == "-" or value == 0:
-        raise UserError(f"{what} must be more than zero, not {text.strip()}")
-    if value.denominator != 1:
-        raise UserError(f"{what} must be a whole number of bytes, and {text.strip()} is not")
-    return int(value)
+def default_spares(memory: int) -> int:
+    """How many spares a device has by default on a machine with so many bytes of memory."""
+    return (memory >= _ONE_FROM) + (memory >= _MANY_FROM)
 
 
 def device_name(mount: str) -> str:
     """The device's name: the last component of its mount point. `UserError` if it is none."""
     name = PurePath(mount).name
-    _check_name(name, f"mount point {mount!r}")
+    check_name(name, f"mount point {mount!r}")
     return name
 
 
@@ -112,8 +99,7 @@ class Settings:
             usable = len(os.sched_getaffinity(0))
             object.__setattr__(self, "threads", min(usable, DEFAULT_MAX_THREADS))
         if self.spares is None:
-            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            object.__setattr__(self, "spares", (memory >= _ONE_FROM) + (memory >= _MANY_FROM))
+            object.__setattr__(self, "spares", default_spares(machine_memory()))
         Geometry(self.size)
         for check in _CHECKS:
             check(self)
@@ -173,7 +159,8 @@ def _check_fields(values: dict[str, object]) -> None:
             raise UserError(f"settings hold a {type(value).__name__} for {key!r}: {value!r}")
 
 
-def _check_name(name: str, of: str) -> None:
+def check_name(name: str, of: str) -> None:
+    """Raise `UserError` unless a device may be called `name`, which comes `of` this."""
     if len(name) > _NAME_MAX_CHARS:
         raise UserError(f"a device's name may have {_NAME_MAX_CHARS} characters, not {len(name)}")
     if not _NAME.fullmatch(name) or not name.strip("."):
@@ -183,11 +170,12 @@ def _check_name(name: str, of: str) -> None:
 
 
 def _check_mount(settings: Settings) -> None:
-    _check_name(settings.name, f"device name {settings.name!r}")
-    _check_path(settings.mount, "mount point")
+    check_name(settings.name, f"device name {settings.name!r}")
+    check_path(settings.mount, "mount point")
 
 
-def _check_path(path: str, what: str) -> None:
+def check_path(path: str, what: str) -> None:
+    """Raise `UserError` unless `path` is absolute, and can be one. `what` names the setting."""
     if not PurePath(path).is_absolute():
         raise UserError(f"{what} {path!r} must be an absolute path")
     try:
@@ -265,7 +253,7 @@ def _check_backing(settings: Settings) -> None:
         if limit is not None:
             raise UserError("writeback-limit limits nothing without backing; name its file too")
         return
-    _check_path(backing, "backing")
+    check_path(backing, "backing")
     if PurePath(backing).is_relative_to(settings.mount):
         raise UserError(
             f"backing {backing!r} lies at the mount point, which hides it; choose another place"

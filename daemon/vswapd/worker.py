@@ -272,6 +272,7 @@ class Worker:
             self._preparation,
             self._store.statistics(),
             self._channel.statistics(),
+            self._channel.latencies(),
         )
 
 

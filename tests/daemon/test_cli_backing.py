@@ -636,13 +636,14 @@ def test_page_bar(monkeypatch: Patch, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "shown", "ratio"), [("attached", "20M", "1.00"), ("none", "-", "3.00")]
+    ("state", "shown", "ratio"), [("attached", "b:20M", "1.00"), ("none", "-", "3.00")]
 )
 def test_status_shows_what_is_on_disk(
     state: str, shown: str, ratio: str, fake: Daemon, disk: Path, capsys: Captured
 ) -> None:
     stats = {"orig_data_size": 30 * MIB, "compr_data_size": 10 * MIB, "mem_used_total": 11 * MIB}
     more = {
+        "backing": "/some/b",
         "backing_state": state,
         "backing_data_size": 20 * MIB,
         "zero_pages": 0,
@@ -652,4 +653,4 @@ def test_status_shows_what_is_on_disk(
     assert main(["status"]) == 0
     heading, row = (line.split() for line in capsys.readouterr().out.splitlines())
     found = dict(zip(heading, row, strict=True))
-    assert (found["USED"], found["BACKING"], found["RATIO"]) == ("11M", shown, ratio)
+    assert (found["TOTAL"], found["BACKING"], found["RATIO"]) == ("11M", shown, ratio)

@@ -10,6 +10,7 @@ from vswap.proto import abi
 from vswap.store import State, Store
 from vswapd.channel.done import MARK_SIZE, Done
 from vswapd.channel.fetchers import Fetchers
+from vswapd.channel.latency import Histogram, Latencies
 from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.receiver import Receiver, ReceiverStatistics
 from vswapd.channel.router import Forward, Router, RouterStatistics
@@ -125,6 +126,12 @@ class Channel:
     def thread_ids(self) -> list[int]:
         """The kernel's numbers of the data threads."""
         return [thread.native_id for thread in self._threads]
+
+    def latencies(self) -> Latencies:
+        """How long requests took. Threads are read one after the other."""
+        routers = [thread.router.latencies() for thread in self._threads]
+        fetched = Latencies(self._fetchers.latency(), Histogram(), Histogram())
+        return Latencies.sum_of([*routers, fetched])
 
     def statistics(self) -> ChannelStatistics:
         """A snapshot. Counters of different threads are read one after the other."""

@@ -12,10 +12,12 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import perf_counter_ns
 
 from vswap.errors import RequestError
 from vswap.proto import replies
 from vswap.store import FetchLane, Gap, Parked
+from vswapd.channel.latency import Histogram, Latency, sum_of
 from vswapd.channel.replier import Replier
 
 __all__ = ["FETCHERS", "Fetchers"]
@@ -44,7 +46,7 @@ class Fetchers:
         `answered` is told which reads have been, by their `unique`s.
         """
         self._answered = answered
-        self._work: SimpleQueue[tuple[int, Parked] | Gap | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[int, Parked, int] | Gap | None] = SimpleQueue()
         self._prepare = prepare
         self._repliers = [Replier(fd) for _ in range(FETCHERS)]
         self._threads = [
@@ -54,6 +56,7 @@ class Fetchers:
             for index in range(FETCHERS)
         ]
         self._internal_errors = [0] * FETCHERS  # each thread counts its own
+        self._latency = [Latency() for _ in range(FETCHERS)]
 
     def start(self) -> None:
         """Begin."""
@@ -70,9 +73,9 @@ class Fetchers:
         for thread in self._threads:
             thread.join(timeout)
 
-    def answer(self, unique: int, read: Parked) -> None:
-        """See that the read called `unique` is answered."""
-        self._work.put((unique, read))
+    def answer(self, unique: int, read: Parked, received_ns: int | None = None) -> None:
+        """See that the read called `unique` is answered. It was received then, or just now."""
+        self._work.put((unique, read, received_ns or perf_counter_ns()))
 
     def fetch_ahead(self, gap: Gap) -> None:
         """Have a unit ready, if little else waits."""
@@ -89,13 +92,16 @@ class Fetchers:
         """Replies that the kernel refused."""
         return sum(replier.failed for replier in self._repliers)
 
+    def latency(self) -> Histogram:
+        """How long the reads took that were answered here, with all their waiting."""
+        return sum_of(latency.histogram() for latency in self._latency)
+
     @property
     def internal_errors(self) -> int:
         """Requests that failed, and units that could not be had ahead, for a fault of ours."""
         return sum(self._internal_errors)
 
     def _run(self, lane: FetchLane, index: int) -> None:
-        replier = self._repliers[index]
         try:
             self._prepare()
         except Exception:
@@ -105,16 +111,19 @@ class Fetchers:
                 if isinstance(work, Gap):
                     lane.fetch_ahead(work)
                 else:
-                    self._finish(lane, replier, *work)
+                    self._finish(lane, index, *work)
             except Exception:
                 self._internal_errors[index] += 1
                 _log.exception("a page could not be fetched")
 
-    def _finish(self, lane: FetchLane, replier: Replier, unique: int, read: Parked) -> None:
+    def _finish(
+        self, lane: FetchLane, index: int, unique: int, read: Parked, received_ns: int
+    ) -> None:
         try:
-            self._reply(lane, replier, unique, read)
+            self._reply(lane, self._repliers[index], unique, read)
         finally:
             self._answered(unique)
+            self._latency[index].note(received_ns)
 
     @staticmethod
     def _reply(lane: FetchLane, replier: Replier, unique: int, read: Parked) -> None:

@@ -19,6 +19,7 @@ import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter_ns
 
 from vswap.errors import ProtocolError, RangeError, RequestError, UnsupportedError
 from vswap.proto import (
@@ -35,6 +36,7 @@ from vswap.proto import (
 )
 from vswap.store import Lane, Parked
 from vswapd.channel.done import Done
+from vswapd.channel.latency import Latencies, Latency
 from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.replier import Replier
 
@@ -45,8 +47,8 @@ SWAP_INODE = 2
 Forward = Callable[[memoryview], bool]
 """Hands a request to the control plane without waiting; False if it cannot take it now."""
 
-Answer = Callable[[int, Parked], None]
-"""Hands the read called so over to whoever waits for the disk and replies."""
+Answer = Callable[[int, Parked, int], None]
+"""Hands the read called so, received then, over to whoever waits for the disk and replies."""
 
 _OPEN_FLAGS = int(
     abi.OpenFlag.DIRECT_IO
@@ -104,11 +106,20 @@ class Router:
             Lseek: self._lseek,
             Open: self._open,
         }
+        self._latency = {Read: Latency(), Write: Latency(), Fallocate: Latency()}
+        self._note_read = self._latency[Read].note
+        self._note_write = self._latency[Write].note
+        self._note_discard = self._latency[Fallocate].note
+        self._received_ns = 0
         self._parked = self._forwarded = self._refused = 0
         self._protocol_errors = self._internal_errors = 0
 
     def decode(self, length: int) -> Request | None:
-        """The request in the buffer; None if there is none, which has then been dealt with."""
+        """The request in the buffer; None if there is none, which has then been dealt with.
+
+        To be called as soon as it is received: it is the time of that.
+        """
+        self._received_ns = perf_counter_ns()
         try:
             return decode(self._buffer, length)
         except ProtocolError as error:
@@ -141,15 +152,17 @@ class Router:
         try:
             handler(request)
         except RequestError as error:
-            self._refuse(request.unique, error.errno)
+            self._refuse(request, error.errno)
         except Exception:
             self._internal_errors += 1
             _log.exception("%s failed", type(request).__name__)
-            self._refuse(request.unique, errno.EIO)
+            self._refuse(request, errno.EIO)
 
-    def _refuse(self, unique: int, code: int) -> None:
-        self._done.failed(unique, code)  # what failed is not done later, either
-        self._reply(replies.error(unique, code))
+    def _refuse(self, request: Request, code: int) -> None:
+        self._done.failed(request.unique, code)  # what failed is not done later, either
+        self._reply(replies.error(request.unique, code))
+        if latency := self._latency.get(type(request)):
+            latency.note(self._received_ns)
 
     def redo(self, *, resend: bool = False) -> None:
         """Answer what a predecessor has left in the buffer.
@@ -181,6 +194,7 @@ class Router:
 
         A command is not given again: nobody knows how far it has come.
         """
+        self._received_ns = perf_counter_ns()  # when the predecessor received it nobody knows
         unique = abi.IN_HEADER.unpack_from(kept)[2]
         try:
             request = decode(kept, len(kept))
@@ -203,7 +217,7 @@ class Router:
             buffers = self._lane.look(request.offset, request.size)
             if isinstance(buffers, Parked):
                 self._parked += 1
-                self._answer(request.unique, buffers)
+                self._answer(request.unique, buffers, self._received_ns)
                 return False
         except RequestError as error:
             self._reply(replies.error(request.unique, error.errno))
@@ -213,6 +227,7 @@ class Router:
             self._reply(replies.error(request.unique, errno.EIO))
         else:
             self._reply(replies.data_header(request.unique, sum(map(len, buffers))), *buffers)
+        self._note_read(self._received_ns)
         return True
 
     def ask_again(self) -> None:
@@ -233,16 +248,18 @@ class Router:
         if isinstance(buffers, Parked):
             if self._outstanding.keep(request.unique, self._buffer[:_READ_SIZE]):
                 self._parked += 1
-                self._answer(request.unique, buffers)
+                self._answer(request.unique, buffers, self._received_ns)
                 return
             buffers = self._lane.read(request.offset, request.size)  # waits for the disk itself
         size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         self._reply(replies.data_header(request.unique, size), *buffers)
+        self._note_read(self._received_ns)
 
     def _write(self, request: Write) -> None:
         self._lane.write(request.offset, self._payload[: request.size])
         self._done.succeeded(request.unique)
         self._reply(replies.written(request.unique, request.size))
+        self._note_write(self._received_ns)
 
     def _fallocate(self, request: Fallocate) -> None:
         if request.mode & ~_MODES:
@@ -253,6 +270,7 @@ class Router:
             raise RangeError("the device does not grow")
         self._done.succeeded(request.unique)
         self._reply(replies.ok(request.unique))
+        self._note_discard(self._received_ns)
 
     def _lseek(self, request: Lseek) -> None:
         offset = self._lane.seek(request.offset, request.whence)
@@ -285,6 +303,10 @@ class Router:
             self._outstanding.answered(unique)
         self._refused += 1
         self._reply(replies.error(unique, errno.EBUSY))
+
+    def latencies(self) -> Latencies:
+        """Of the requests that were answered here."""
+        return Latencies(*(latency.histogram() for latency in self._latency.values()))
 
     def statistics(self) -> RouterStatistics:
         """Counts since the start."""

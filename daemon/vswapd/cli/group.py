@@ -21,13 +21,17 @@ import click
 import vswap
 from vswap.errors import UserError, VswapError
 from vswapd.cli.backing import backing
+from vswapd.cli.config import config
 from vswapd.cli.ctl import ctl
+from vswapd.cli.doctor import doctor
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
+from vswapd.cli.metrics import metrics
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
 from vswapd.cli.up import up
+from vswapd.conffile import ConfigError
 
 __all__ = ["main"]
 
@@ -41,7 +45,11 @@ Examples:
   vswap up --memory-limit 1G --codec zstd --priority 100
   vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
+  vswap up --all                       the devices of /etc/vswap.toml
+  vswap config check                   is that file right?
   vswap status                         what it holds, and in how much memory
+  vswap doctor                         is this machine fit, and are its devices well?
+  vswap metrics --listen 127.0.0.1:9100
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
@@ -52,7 +60,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl):
+for _command in (up, down, restart, run, status, backing, ctl, config, doctor, metrics):
     _vswap.add_command(_command)
 
 
@@ -71,7 +79,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     """Say in one line what went wrong and return the exit code for it."""
-    click.echo(f"vswap: {' '.join(_explain(error).split())}", err=True)
+    for line in error.lines if isinstance(error, ConfigError) else [_explain(error)]:
+        click.echo(f"vswap: {' '.join(line.split())}", err=True)
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
 
 

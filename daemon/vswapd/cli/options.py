@@ -11,17 +11,12 @@ from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
 from vswapd.cli.backing_file import absolute
 from vswapd.cli.place import DEFAULT_MOUNT
-from vswapd.config import (
-    CODECS,
-    UNIT_PAGES,
-    Settings,
-    check_backing_size,
-    device_name,
-    parse_size,
-)
+from vswapd.config import CODECS, UNIT_PAGES, Settings, check_backing_size, device_name
+from vswapd.confkeys import DEFAULT_SIZE, NONE
 from vswapd.mounts import resolve
+from vswapd.sizes import parse_size
 
-__all__ = ["StoreOptions", "backing_room", "make_settings", "store_options"]
+__all__ = ["StoreOptions", "backing_room", "make_settings", "mount_point", "store_options"]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -45,11 +40,16 @@ class StoreOptions(TypedDict):
 # Choices are left to Settings, which says the same to those who come another way.
 _OPTIONS = (
     click.option(
-        "--size", metavar="SIZE", default="1G", show_default=True, help="Size of the device."
+        "--size",
+        metavar="SIZE",
+        default=DEFAULT_SIZE,
+        show_default=True,
+        help="Size of the device. A SIZE is 4G, a number of bytes, 50% of the machine's memory, or "
+        "what is computed from that memory, ram: 'min(ram / 2, 4G)'.",
     ),
     click.option(
         "--memory-limit",
-        metavar="SIZE",
+        metavar="SIZE|none",
         help="Most memory that the device may take, with all that it keeps to find its pages. When "
         "it is reached and nothing is left to win back, the kernel keeps what it would swap out. "
         "[default: no limit but the size]",
@@ -129,24 +129,33 @@ def store_options(command: _Command) -> _Command:
     return command
 
 
+def mount_point(mount: str | None) -> str:
+    """`mount`, as it was typed, as mountinfo has it; or the default one. Raises `UserError`."""
+    if mount == "":  # what an unset variable in a script makes of it
+        raise UserError("mount point '' is no directory; leave --mount out for the default")
+    return DEFAULT_MOUNT if mount is None else resolve(mount)
+
+
 def make_settings(
-    mount: str | None, options: StoreOptions, *, allow_fusermount: bool = False
+    mount: str | None,
+    options: StoreOptions,
+    *,
+    name: str | None = None,
+    allow_fusermount: bool = False,
 ) -> Settings:
     """The settings for a device at `mount`, as it was typed, or at the default one.
 
-    Raises `UserError`.
+    It is called `name`, or as the last part of the mount point. Raises `UserError`.
     """
-    if mount == "":  # what an unset variable in a script makes of it
-        raise UserError("mount point '' is no directory; leave --mount out for the default")
-    point = DEFAULT_MOUNT if mount is None else resolve(mount)
+    point = mount_point(mount)
     limit = options["memory_limit"]
     backing = options["backing"]
     if backing is None:
-        for name in ("backing_size", "writeback_limit"):
-            if options[name] is not None:
-                raise UserError(f"--{name.replace('_', '-')} is nothing without --backing FILE")
+        for option in ("backing_size", "writeback_limit"):
+            if options[option] is not None:
+                raise UserError(f"--{option.replace('_', '-')} is nothing without --backing FILE")
     return Settings(
-        name=device_name(point),
+        name=device_name(point) if name is None else name,
         mount=point,
         size=parse_size(options["size"]),
         codec=options["codec"],
@@ -155,7 +164,7 @@ def make_settings(
         spin_us=options["spin_us"],
         watchdog=options["watchdog"],
         spares=options["spares"],
-        memory_limit=None if limit is None else parse_size(limit, "memory-limit"),
+        memory_limit=None if limit in (None, NONE) else parse_size(limit, "memory-limit"),
         allow_fusermount=allow_fusermount,
         backing=None if backing is None else absolute(backing),
         writeback_limit=_units(options["writeback_limit"]),
@@ -173,6 +182,6 @@ def backing_room(options: StoreOptions, device_size: int) -> int | None:
 
 def _units(limit: str | None) -> int | None:
     """As `Settings.writeback_limit`."""
-    if limit is None or limit == "none":
+    if limit is None or limit == NONE:
         return None if limit is None else 0
     return -(-parse_size(limit, "writeback-limit") // PAGE_SIZE)

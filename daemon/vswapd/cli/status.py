@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vswap.errors import UserError
-from vswap.geometry import PAGE_SIZE
-from vswapd.cli.text import human, table
+from vswapd.cli.columns import ALL, DEFAULT, Column, Style, columns, described, raw
+from vswapd.cli.text import table
 from vswapd.mounts import Device, devices, find_device, loop_devices, read_file
 from vswapd.swapdev import swap_area
 
@@ -45,25 +47,79 @@ class Status:
             del values["error"]
         return values
 
+    def number(self, name: str) -> int | None:
+        """A number that the daemon says; None if it does not."""
+        return _integer(self.stats, name)
 
-@click.command()
+
+class _Command(click.Command):
+    """Lists the columns in its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In the place of an epilog."""
+        with formatter.section("Columns"):
+            formatter.write_dl(described())
+        with formatter.section("Examples"):
+            formatter.write_dl(_EXAMPLES, col_max=40)
+
+
+_EXAMPLES = (
+    ("vswap status", "what each device holds, and in how much memory"),
+    ("vswap status -o NAME,TOTAL,LIMIT", "these columns only"),
+    ("vswap status -bnro SIZE,DATA swap0", "for a script: bytes, no headings, one blank between"),
+    ("vswap status --json", "all that the daemons say"),
+)
+
+
+@click.command(cls=_Command)
 @click.argument("device", required=False)
+@click.option("-o", "--output", metavar="COLUMNS", help="The columns to print: NAME,SIZE,...")
+@click.option("--output-all", is_flag=True, help="Print all columns.")
+@click.option("-b", "--bytes", "exact", is_flag=True, help="Print bytes, and seconds, in full.")
+@click.option("-n", "--noheadings", is_flag=True, help="Print no headings.")
+@click.option("-r", "--raw", "as_raw", is_flag=True, help="Do not align; write blanks as \\x20.")
 @click.option("--json", "as_json", is_flag=True, help="Print all there is, as JSON.")
 @click.pass_context
-def status(context: click.Context, device: str | None, as_json: bool) -> None:
+def status(
+    context: click.Context,
+    device: str | None,
+    output: str | None,
+    output_all: bool,
+    exact: bool,
+    noheadings: bool,
+    as_raw: bool,
+    as_json: bool,
+) -> None:
     """Show the devices and what they hold.
 
-    DEVICE, a name or a mount point, selects one. Exit code 1 means that the daemon of one
-    does not answer.
+    DEVICE, a name or a mount point, selects one. What is not known, or not there, is a dash.
+    Exit code 1 means that the daemon of one does not answer.
     """
+    form = {
+        "--output": output is not None,
+        "--output-all": output_all,
+        "--bytes": exact,
+        "--noheadings": noheadings,
+        "--raw": as_raw,
+    }
+    _check_form([option for option, given in form.items() if given], as_json)
+    wanted = ALL if output_all else DEFAULT if output is None else columns(output)
     chosen = devices() if device is None else [find_device(device)]
     found = [status_of(each) for each in chosen]
     if as_json:
         click.echo(json.dumps({"devices": [each.to_json() for each in found]}, indent=2))
     else:
-        _print_table(found)
+        _print(_lines(found, wanted, Style(exact), headings=not noheadings, as_raw=as_raw), found)
     if any(each.error for each in found):
         context.exit(1)
+
+
+def _check_form(given: Sequence[str], as_json: bool) -> None:
+    """Raise `UserError` for options that say nothing together."""
+    if as_json and given:
+        raise UserError(f"{given[0]} says nothing with --json, which prints all there is")
+    if {"--output", "--output-all"} <= set(given):
+        raise UserError("--output and --output-all say different things; give one of them")
 
 
 def status_of(device: Device) -> Status:
@@ -118,38 +174,26 @@ def _loop_size(loop: str) -> int | None:
         return None
 
 
-_NUMBERS = ("SIZE", "DATA", "COMPR", "USED", "BACKING", "ZERO", "RATIO")
-_HEADINGS = ("NAME", *_NUMBERS, "SWAP", "LOOP", "MOUNT")
+def _lines(
+    found: Sequence[Status], wanted: Sequence[Column], style: Style, *, headings: bool, as_raw: bool
+) -> Iterator[str]:
+    """The table, a line for each device, below the headings if they are wanted."""
+    rows = [[column.cell(each, style) for column in wanted] for each in found]
+    names = [column.name for column in wanted]
+    if as_raw:
+        for row in [names] * headings + rows:
+            yield " ".join(map(raw, row))
+    else:
+        right = [column.name for column in wanted if column.right]
+        yield from islice(table(names, rows, right), int(not headings), None)
 
 
-def _print_table(found: list[Status]) -> None:
+def _print(lines: Iterable[str], found: Sequence[Status]) -> None:
     if not found:
         click.echo("no vswap device is here; `vswap up` makes one", err=True)
         return
-    for line in table(_HEADINGS, [_row(each) for each in found], right=_NUMBERS):
+    for line in lines:
         click.echo(line)
     for each in found:
         if each.error:
             click.echo(f"vswap: {each.error}", err=True)
-
-
-def _row(of: Status) -> list[str]:
-    stats = of.stats
-    data, compressed = _integer(stats, "orig_data_size"), _integer(stats, "compr_data_size")
-    zero = _integer(stats, "zero_pages")
-    backed = (stats or {}).get("backing_state", "none") != "none"
-    on_disk = _integer(stats, "backing_data_size") if backed else None
-    kept = (compressed or 0) + (on_disk or 0)
-    return [
-        of.name,
-        human(of.size),
-        human(data),
-        human(compressed),
-        human(_integer(stats, "mem_used_total")),
-        human(on_disk),
-        human(None if zero is None else zero * PAGE_SIZE),
-        f"{data / kept:.2f}" if data and kept else "-",
-        "on" if of.swap else "off",
-        of.loop or "-",
-        of.mount,
-    ]

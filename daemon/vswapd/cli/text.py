@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["human", "table"]
+__all__ = ["escaped", "human", "table"]
+
+
+def escaped(text: str, also: str = "") -> str:
+    r"""A text in which what cannot be printed, and all that is in `also`, is like `\x20`."""
+    return "".join(
+        char if char.isprintable() and char not in also else _escape(char) for char in text
+    )
+
+
+def _escape(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in char.encode(errors="surrogateescape"))
 
 
 def human(size: int | None) -> str:

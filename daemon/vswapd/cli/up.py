@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Unpack
 
 import click
+from click.core import ParameterSource
 
 from vswap.errors import UserError
 from vswapd.cli import daemon, place
 from vswapd.cli.backing_file import check_backing, make_missing
+from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
-from vswapd.cli.options import StoreOptions, backing_room, make_settings, store_options
-from vswapd.config import Settings
+from vswapd.cli.options import mount_point, store_options
+from vswapd.cli.plan import Plan
+from vswapd.conffile import Configuration
+from vswapd.config import Settings, device_name
+from vswapd.confkeys import KEYS, MAX_PRIORITY, Value
 from vswapd.mounts import Device, loop_devices
 from vswapd.swapdev import (
-    MIN_SWAP_SIZE,
     attach_loop,
     check_free_loop,
     detach_loop,
@@ -30,77 +34,159 @@ from vswapd.tuning import restore, tune
 __all__ = ["up"]
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  vswap up                                 swap0, as configured or by default
+  vswap up --size 'min(ram / 2, 4G)' --memory-limit 25%
+  vswap up swap1 --no-swapon               swap1 as /etc/vswap.toml has it, but for swapon
+  vswap up --all                           all devices of /etc/vswap.toml and /etc/vswap.d
+"""
+)
+@click.argument("device", required=False)
 @store_options
 @click.option(
     "--mount",
     metavar="DIR",
-    help="Where to mount; its last part is the device's name. Directories in /run/vswap are "
-    f"made and removed as needed. [default: {place.DEFAULT_MOUNT}]",
+    help="Where to mount; its last part is the device's name, unless there is DEVICE. Directories "
+    f"in /run/vswap are made and removed as needed. [default: {place.DEFAULT_MOUNT}]",
 )
 @click.option(
     "--priority",
-    type=click.IntRange(0, 32767),
+    type=click.IntRange(0, MAX_PRIORITY),
     metavar="N",
     help="The kernel fills swap areas with a higher priority first.",
 )
-@click.option("--no-swapon", is_flag=True, help="Stop after the loop device.")
 @click.option(
-    "--no-tune",
-    is_flag=True,
-    help="Leave the kernel's settings alone. Else these are set, for the whole machine, until the "
-    "last device is taken down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), "
-    "guest_halt_poll_ns to 200000 in a guest whose cpuidle governor is haltpoll, "
-    "vm.watermark_boost_factor to 0, and vm.watermark_scale_factor to what makes 4 MiB.",
+    "--swapon/--no-swapon",
+    default=True,
+    help="Swap on the device, or stop after the loop device. [default: swapon]",
 )
+@click.option(
+    "--tune/--no-tune",
+    default=True,
+    help="Set four settings of the kernel, for the whole machine, until the last device is taken "
+    "down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), guest_halt_poll_ns to "
+    "200000 in a guest whose cpuidle governor is haltpoll, vm.watermark_boost_factor to 0, and "
+    "vm.watermark_scale_factor to what makes 4 MiB. Or leave them alone. [default: tune]",
+)
+@click.option(
+    "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
+)
+@click.option("--all", "every", is_flag=True, help="Bring up all devices of the configuration.")
+@click.pass_context
 def up(
-    mount: str | None,
-    priority: int | None,
-    no_swapon: bool,
-    no_tune: bool,
-    **options: Unpack[StoreOptions],
+    context: click.Context,
+    /,
+    device: str | None,
+    config: str | None,
+    every: bool,
+    **_options: object,
 ) -> None:
     """Start a daemon in the background and swap on it.
 
     Returns when all of it works, and prints the loop device. If a step fails, or on Ctrl-C,
-    every step before it is undone.
+    every step before it is undone. DEVICE is one of the configuration; options go over what that
+    says. With --all a device that fails is no reason not to try the others.
     """
-    settings = make_settings(mount, options)
-    room = backing_room(options, settings.size)
-    _check(settings, room, swapon=not no_swapon)
+    given = _given(context)
+    configuration = configured(config)
+    if every:
+        _check_for_all(device, given)
+        context.exit(_up_all(configuration, given))
+    plan = plan_for(configuration, _name(configuration, device, given), given)
+    _check(plan)
+    with interrupts() as signals:
+        loop = _bring_up(plan, signals)
+    click.echo(loop)
+
+
+def _given(context: click.Context) -> dict[str, Value]:
+    """What was typed, by the names of KEYS; and not what click fills in."""
+    typed = ParameterSource.COMMANDLINE
+    options = {key.name: key.option for key in KEYS.values()}
+    return {
+        name: context.params[option]
+        for name, option in options.items()
+        if context.get_parameter_source(option) is typed
+    }
+
+
+def _name(configuration: Configuration, device: str | None, given: Mapping[str, Value]) -> str:
+    if device is not None:
+        check_named(configuration, device)
+        return device
+    return device_name(mount_point(str(given["mount"]))) if "mount" in given else DEFAULT_DEVICE
+
+
+def _check_for_all(device: str | None, given: Mapping[str, Value]) -> None:
+    if device is not None:
+        raise UserError(f"--all brings up every device; leave {device} out, or --all")
+    for key in KEYS.values():
+        if not key.common and key.name in given:
+            raise UserError(f"--{key.name} is for one device, and --all brings up every one")
+
+
+def _up_all(configuration: Configuration, given: Mapping[str, Value]) -> int:
+    """Bring up one after the other, whichever fail, and return the exit code."""
+    names = list(configuration.devices)
+    if not names:
+        raise UserError(f"no device in {configuration.source}; --all brings up those it names")
+    plans = [plan_for(configuration, name, given) for name in names]
+    codes = [_try_one(plan, last=plan is plans[-1]) for plan in plans]
+    return max(codes)
+
+
+def _try_one(plan: Plan, *, last: bool) -> int:
+    """Bring up a device, say how that went, and return the exit code for it."""
+    name = plan.settings.name
+    with interrupts(last=last) as signals:
+        try:
+            _check(plan)
+            loop = _bring_up(plan, signals)
+        except StoppedError as error:
+            raise StoppedError(f"{name}: {error}") from None
+        except (UserError, OSError) as error:
+            click.echo(f"vswap: {name}: {error}", err=True)
+            return 2 if isinstance(error, UserError) else 1
+    click.echo(f"{name} {loop}")
+    return 0
+
+
+def _bring_up(plan: Plan, signals: Interrupts) -> str:
+    """All the steps for one device, or none. Returns the loop device."""
+    settings = plan.settings
     log = daemon.log_path(settings.name)
-    with interrupts() as signals, ExitStack() as held:
+    with ExitStack() as held:
         with signals.held():
             held.enter_context(daemon.locked_log(log, lambda: place.check_mount(settings)))
         undo = Undo(signals)
         try:
             with undo:
                 if settings.backing is not None:
-                    make_missing(settings.backing, room or settings.size, undo)
+                    make_missing(settings.backing, plan.room or settings.size, undo)
                 loop = _attach(settings, signals, undo)
-                if not no_tune:
+                if plan.tune:
                     _tune(settings.name, signals, undo)
-                if not no_swapon:
-                    _swap_on(loop, settings.name, priority, signals, undo)
+                if plan.swapon:
+                    _swap_on(loop, settings.name, plan.priority, signals, undo)
                 undo.keep()
         except KeyboardInterrupt:
             if not undo.kept:  # else it came too late to be heeded
                 outcome = "everything undone" if undo.complete else "not everything undone"
                 raise StoppedError(f"interrupted; {outcome}") from None
-    click.echo(loop)
+    return loop
 
 
-def _check(settings: Settings, room: int | None, *, swapon: bool) -> None:
+def _check(plan: Plan) -> None:
     """Raise `UserError` for what can be known before anything is changed."""
     if os.geteuid() != 0:
         raise UserError("up needs root; `vswap run --mount DIR` serves the file without")
-    if swapon and settings.size < MIN_SWAP_SIZE:
-        raise UserError(f"size must be at least 40 KiB for swap, not {settings.size} bytes")
     place.check_fuse()
-    place.check_mount(settings)
+    place.check_mount(plan.settings)
     check_free_loop()
-    if settings.backing is not None:
-        check_backing(settings.backing, room)
+    if plan.settings.backing is not None:
+        check_backing(plan.settings.backing, plan.room)
 
 
 def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:

@@ -1,21 +1,31 @@
-"""The report as Prometheus text."""
+"""The report as Prometheus text.
+
+Names and units follow Prometheus' conventions (base units, a _total for what only grows), so they
+differ from the ones in `stats`. Counters begin anew with each worker, as they may, but
+`vswap_worker_restarts_total`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from vswap.geometry import PAGE_SIZE
+from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
+from vswapd.channel import Histogram, bound_ns
 from vswapd.control.report import Report, flatten
 
 __all__ = ["render"]
 
-# Names follow Prometheus' conventions (base units, a _total for what only grows), so they
-# differ from the ones in `stats`.
 _GAUGES = {
     "size": ("size_bytes", "Size of the device"),
     "orig_data_size": ("original_data_bytes", "Stored pages, uncompressed"),
@@ -31,6 +41,8 @@ _GAUGES = {
     "dead_bytes": ("dead_bytes", "Room in segments that dead pages take until it is won back"),
     "huge_pages": ("huge_pages", "Pages that do not compress"),
     "clusters_used": ("clusters_used", "Clusters with at least one stored page"),
+    "segment_bytes": ("segment_bytes", "Memory of the segments"),
+    "buffer_bytes": ("buffer_bytes", "Memory of the receive buffers"),
     "table_bytes": ("table_bytes", "Memory of the swap table"),
     "zeromap_bytes": ("zeromap_bytes", "Memory of the zeromap"),
     "segments_sealed": ("segments_sealed", "Full segments with live pages"),
@@ -39,12 +51,14 @@ _GAUGES = {
     "backing_pages": ("backing_pages", "Pages kept on the backing"),
     "backing_data_size": ("backing_data_bytes", "Pages on the backing, as they are kept"),
     "backing_dead_bytes": ("backing_dead_bytes", "Room on the backing that dead pages take"),
-    "backing_segments_free": ("backing_segments_free", "Free segments of the backing"),
     "writeback_limit_enable": ("writeback_limit_enabled", "Whether the writeback limit counts"),
 }
 _UNIT_GAUGES = {
     "writeback_limit": ("writeback_limit_bytes", "Most that may be written back in a day"),
     "writeback_limit_left": ("writeback_limit_left_bytes", "What the limit leaves of today"),
+}
+_SEGMENT_GAUGES = {
+    "backing_segments_free": ("backing_free_bytes", "Room in free segments of the backing"),
 }
 _COUNTERS = {
     "reads": ("reads", "Read requests"),
@@ -83,25 +97,79 @@ _UNIT_COUNTERS = {
 _KINDS = (
     (GaugeMetricFamily, _GAUGES, 1),
     (GaugeMetricFamily, _UNIT_GAUGES, PAGE_SIZE),
+    (GaugeMetricFamily, _SEGMENT_GAUGES, SEGMENT_SIZE),
     (CounterMetricFamily, _COUNTERS, 1),
     (CounterMetricFamily, _UNIT_COUNTERS, PAGE_SIZE),
 )
 """What becomes of which fields, and what to multiply them by: zram's units are of 4 KiB."""
+
+_STATES = ("none", "attached", "detaching", "resting")
+_BUCKETS = range(2, 24)  # from 4 us, which little is faster than, to 9 s: each is a series
 
 
 class _Once(Collector):
     """Collects one report."""
 
     def __init__(self, report: Report) -> None:
+        self._report = report
         self._values = flatten(report)
         self._device = [report.device.name]
 
     def collect(self) -> Iterator[Metric]:
+        yield from self._about()
+        yield from self._numbers()
+        yield self._durations()
+
+    def _about(self) -> Iterator[Metric]:
+        """What is said in words: a 1 whose labels are the words."""
+        device = self._report.device
+        build = GaugeMetricFamily(
+            "vswap_build_info", "Version of the daemon's code", labels=["device", "version"]
+        )
+        build.add_metric([*self._device, device.version], 1)
+        yield build
+        info = GaugeMetricFamily(
+            "vswap_info", "How the device is set", labels=["device", "codec", "unit_pages"]
+        )
+        info.add_metric([*self._device, device.codec, str(device.unit_pages)], 1)
+        yield info
+        now = self._report.store.backing_state
+        state = GaugeMetricFamily(
+            "vswap_backing_state",
+            "Which of its states the backing is in",
+            labels=["device", "state"],
+        )
+        for each in _STATES:
+            state.add_metric([*self._device, each], float(each == now))
+        yield state
+
+    def _durations(self) -> Metric:
+        """How long requests took, by what they asked for."""
+        latency = self._report.latency
+        family = HistogramMetricFamily(
+            "vswap_request_duration_seconds",
+            "Time from a request's receipt to its reply",
+            labels=["device", "operation"],
+        )
+        for operation in fields(latency):
+            histogram: Histogram = getattr(latency, operation.name)
+            family.add_metric(
+                [*self._device, operation.name], _cumulated(histogram), histogram.total_ns / 1e9
+            )
+        return family
+
+    def _numbers(self) -> Iterator[Metric]:
         for family, named, unit in _KINDS:
             for field, (name, about) in named.items():
                 metric = family(f"vswap_{name}", about, labels=["device"])
                 metric.add_metric(self._device, float(self._values[field]) * unit)
                 yield metric
+
+
+def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:
+    """Requests by the most that they took, in seconds, as Prometheus has them."""
+    below = [(str(bound_ns(each) / 1e9), float(histogram.below(each))) for each in _BUCKETS]
+    return [*below, ("+Inf", float(histogram.count))]
 
 
 def render(report: Report) -> str:

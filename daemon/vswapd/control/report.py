@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from vswap.store import StoreStatistics
-from vswapd.channel import ChannelStatistics
+from vswapd.channel import ChannelStatistics, Histogram, Latencies
 from vswapd.memory import Preparation
 
 __all__ = ["DeviceInfo", "Report", "Value", "flatten"]
+
+_PERCENTS = (50, 90, 99)
 
 Value = int | float | str | bool
 """What a statistic may be."""
@@ -38,12 +40,33 @@ class Report:
     prepared: Preparation
     store: StoreStatistics
     channel: ChannelStatistics
+    latency: Latencies
 
 
 def flatten(report: Report) -> dict[str, Value]:
-    """All fields of the report's parts by their names, which no two parts share."""
+    """All fields of the report's parts by their names, which no two parts share.
+
+    A histogram is several: see `_figures`.
+    """
     flat: dict[str, Value] = {}
     for part in fields(report):
         values = getattr(report, part.name)
-        flat.update((field.name, getattr(values, field.name)) for field in fields(values))
+        for field in fields(values):
+            value = getattr(values, field.name)
+            flat.update(
+                _figures(field.name, value) if isinstance(value, Histogram) else {field.name: value}
+            )
     return flat
+
+
+def _figures(kind: str, histogram: Histogram) -> dict[str, Value]:
+    """Of a kind of request since the worker's start: how many have been answered, and how fast.
+
+    `read_p99_us` is how many microseconds 99 % of the reads took at most, as exactly as buckets
+    that double tell; all of them took less than `read_max_us`.
+    """
+    figures: dict[str, Value] = {f"{kind}_count": histogram.count}
+    for percent in _PERCENTS:
+        figures[f"{kind}_p{percent}_us"] = round(histogram.quantile_us(percent / 100), 1)
+    figures[f"{kind}_max_us"] = round(histogram.max_us, 1)
+    return figures

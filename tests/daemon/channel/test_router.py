@@ -75,7 +75,7 @@ class Routed:
         self.passed_on.append(bytes(request))
         return self.accepts
 
-    def answer(self, unique: int, read: Parked) -> None:
+    def answer(self, unique: int, read: Parked, received_ns: int) -> None:
         pytest.fail("nothing here is on disk")
 
     def take(self, raw: bytes) -> None:

@@ -69,7 +69,7 @@ class Routed:
             self.answer,
         )
 
-    def answer(self, unique: int, read: Parked) -> None:
+    def answer(self, unique: int, read: Parked, received_ns: int) -> None:
         self.handed.append((unique, read))
 
     def take(self, raw: bytes) -> None:
@@ -230,7 +230,7 @@ def test_a_read_that_nobody_takes_over_is_eio(
 ) -> None:
     """And the next one is served."""
 
-    def refuse(unique: int, read: Parked) -> None:
+    def refuse(unique: int, read: Parked, received_ns: int) -> None:
         raise ZeroDivisionError
 
     routed = Routed(kernel, backed)
@@ -274,7 +274,7 @@ def test_it_is_kept_before_it_is_handed_over(
     """Or it could be answered before, and then be kept for ever."""
     backed.fill(0, noise(PAGE_SIZE))
     kept: list[int] = []
-    routed.router._answer = lambda unique, _read: kept.append(len(kept_now(backed)))
+    routed.router._answer = lambda unique, _read, _ns: kept.append(len(kept_now(backed)))
     routed.take(kernel.read(0, PAGE_SIZE, unique=7))
     assert kept == [1]
 

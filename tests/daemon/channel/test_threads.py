@@ -114,7 +114,7 @@ def nothing() -> None:
     pass
 
 
-def nobody(unique: int, read: Parked) -> None:
+def nobody(unique: int, read: Parked, received_ns: int) -> None:
     pytest.fail("nothing here is on disk")
 
 

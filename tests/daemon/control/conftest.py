@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import pytest
 
 from vswap.store import StoreStatistics
-from vswapd.channel import ChannelStatistics
+from vswapd.channel import ChannelStatistics, Histogram, Latencies
+from vswapd.channel.latency import BUCKETS
 from vswapd.control import DeviceInfo, Report
 from vswapd.memory import Preparation
 
@@ -22,12 +23,22 @@ def _filled(kind: type[_T], numbers: Iterator[int], **known: object) -> _T:
     return kind(**{**values, **known})
 
 
+def _histogram(number: int) -> Histogram:
+    """Requests of 16 to 32 us, of 32 to 65 us, and one of a second."""
+    counts = [0] * BUCKETS
+    counts[5], counts[6], counts[20] = 10 * number, number, 1
+    return Histogram(tuple(counts), number * 1_000_000)
+
+
 @pytest.fixture
 def report() -> Report:
     numbers = itertools.count(1001)
     return Report(
-        _filled(DeviceInfo, numbers, name="swap0", codec="lz4", data_threads="71,72"),
+        _filled(
+            DeviceInfo, numbers, name="swap0", version="0.7", codec="lz4", data_threads="71,72"
+        ),
         Preparation(True, False, True),
         _filled(StoreStatistics, numbers),
         _filled(ChannelStatistics, numbers),
+        Latencies(*(_histogram(number) for number in itertools.islice(numbers, 3))),
     )

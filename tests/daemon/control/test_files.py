@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from vswapd.control import Report
 from vswapd.control.files import RENDERERS
+
+LABELLED = {
+    "vswap_build_info",
+    "vswap_info",
+    "vswap_backing_state",
+    "vswap_request_duration_seconds",
+}
+"""Families with more labels than the device."""
 
 # The columns of zram, in its order (Documentation/admin-guide/blockdev/zram.rst).
 COLUMNS = {
@@ -123,6 +133,12 @@ def test_stats_json_says_what_stats_says(report: Report) -> None:
     assert plain == said
 
 
+@pytest.mark.parametrize("figure", ["p50_us", "p90_us", "p99_us", "max_us"])
+@pytest.mark.parametrize("kind", ["read", "write", "discard"])
+def test_stats_json_says_how_long_requests_took(kind: str, figure: str, report: Report) -> None:
+    assert type(from_json(report)[f"{kind}_{figure}"]) is float
+
+
 def test_stats_json_keeps_the_kinds_of_values(report: Report) -> None:
     values = from_json(report)
     assert values["memory_locked"] is True
@@ -192,15 +208,21 @@ def test_each_family_has_help_and_type(report: Report) -> None:
         assert f"# TYPE {name} {family.type}\n" in text
 
 
-def test_each_family_has_one_sample_of_this_device(report: Report) -> None:
+def test_every_sample_is_of_this_device(report: Report) -> None:
     for family in families(report).values():
-        assert [one.labels for one in family.samples] == [{"device": "swap0"}]
+        assert {one.labels["device"] for one in family.samples} == {"swap0"}
+
+
+def test_each_family_of_numbers_has_one_sample(report: Report) -> None:
+    for name, family in families(report).items():
+        if name not in LABELLED:
+            assert [one.labels for one in family.samples] == [{"device": "swap0"}]
 
 
 def test_names_follow_the_conventions(report: Report) -> None:
     for family in families(report).values():
         assert re.fullmatch(r"vswap_[a-z_]+", family.name)
-        assert family.type in ("gauge", "counter")
+        assert family.type in ("gauge", "counter", "histogram")
         for one in family.samples:
             assert one.name.endswith("_total") is (family.type == "counter")
 
@@ -233,7 +255,6 @@ def test_names_follow_the_conventions(report: Report) -> None:
         ("vswap_backing_pages", "backing_pages"),
         ("vswap_backing_data_bytes", "backing_data_size"),
         ("vswap_backing_dead_bytes", "backing_dead_bytes"),
-        ("vswap_backing_segments_free", "backing_segments_free"),
         ("vswap_backing_segments_cleaned", "backing_segments_cleaned"),
         ("vswap_backing_failed_reads", "backing_failed_reads"),
         ("vswap_backing_failed_writes", "backing_failed_writes"),
@@ -259,7 +280,67 @@ def test_units_of_zram_become_bytes(family: str, field: str, report: Report) -> 
     assert sample(report, family) == getattr(report.store, field) * 4096
 
 
+def test_free_segments_are_room(report: Report) -> None:
+    assert sample(report, "vswap_backing_free_bytes") == report.store.backing_segments_free << 20
+
+
+@pytest.mark.parametrize(
+    ("family", "labels"),
+    [
+        ("vswap_build_info", {"device": "swap0", "version": "0.7"}),
+        ("vswap_info", {"device": "swap0", "codec": "lz4", "unit_pages": "1004"}),
+    ],
+)
+def test_words_are_labels_of_a_1(family: str, labels: dict[str, str], report: Report) -> None:
+    (only,) = families(report)[family].samples
+    assert (only.labels, only.value) == (labels, 1)
+
+
+@pytest.mark.parametrize("state", ["none", "attached", "detaching", "resting"])
+def test_the_backing_is_in_one_of_its_states(state: str, report: Report) -> None:
+    now = replace(report, store=replace(report.store, backing_state=state))
+    samples = families(now)["vswap_backing_state"].samples
+    assert {one.labels["state"] for one in samples if one.value} == {state}
+    assert len(samples) == 4
+
+
+@pytest.mark.parametrize("operation", ["read", "write", "discard"])
+def test_durations_are_a_histogram(operation: str, report: Report) -> None:
+    histogram = getattr(report.latency, operation)
+    samples = [
+        one
+        for one in families(report)["vswap_request_duration_seconds"].samples
+        if one.labels["operation"] == operation
+    ]
+    below = {one.labels["le"]: one.value for one in samples if one.name.endswith("_bucket")}
+    at = {float(le): value for le, value in below.items()}
+    assert list(at) == sorted(at)
+    assert at[16384 / 1e9] == 0
+    assert at[32768 / 1e9] == histogram.counts[5]
+    assert at[65536 / 1e9] == at[524288 / 1e9] == histogram.counts[5] + histogram.counts[6]
+    assert at[float("inf")] == histogram.count
+    others = {one.name: one.value for one in samples if not one.name.endswith("_bucket")}
+    assert others == {
+        "vswap_request_duration_seconds_count": histogram.count,
+        "vswap_request_duration_seconds_sum": histogram.total_ns / 1e9,
+    }
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")
+def test_prometheus_own_lint_is_content(report: Report) -> None:
+    linted = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=RENDERERS["metrics"](report),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (linted.returncode, linted.stdout, linted.stderr) == (0, "", "")
+
+
 def test_no_two_families_tell_the_same_number(report: Report) -> None:
     """All numbers of the report differ, so a name that was mixed up would show."""
-    values = [family.samples[0].value for family in families(report).values()]
+    found = families(report)
+    values = [found[name].samples[0].value for name in found if name not in LABELLED]
     assert len(values) == len(set(values))

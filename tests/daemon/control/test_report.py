@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields, is_dataclass
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 
 import pytest
 
+from vswapd.channel import Histogram, Latencies
 from vswapd.control import Report
 from vswapd.control.report import flatten
+
+FIGURES = ("count", "p50_us", "p90_us", "p99_us", "max_us")
 
 
 def parts(report: Report) -> list[object]:
@@ -24,10 +27,33 @@ def test_no_two_parts_share_a_name(report: Report) -> None:
 
 def test_every_field_of_every_part_is_there(report: Report) -> None:
     flat = flatten(report)
+    expected = set[str]()
     for part in parts(report):
         for field in fields(part):  # type: ignore[arg-type]
-            assert flat[field.name] == getattr(part, field.name)
-    assert set(flat) == set(names(report))
+            value = getattr(part, field.name)
+            if isinstance(value, Histogram):
+                assert flat[f"{field.name}_count"] == value.count
+                expected |= {f"{field.name}_{figure}" for figure in FIGURES}
+            else:
+                assert flat[field.name] == value
+                expected.add(field.name)
+    assert set(flat) == expected
+
+
+def test_a_histogram_is_figures_in_microseconds(report: Report) -> None:
+    """Ten in eleven took 16 to 32 us, the others up to 65, and one a second (conftest.py)."""
+    flat = flatten(report)
+    for kind in ("read", "write", "discard"):
+        assert isinstance(flat[f"{kind}_p50_us"], float)
+        assert 16.384 < flat[f"{kind}_p50_us"] < 32.768 < flat[f"{kind}_p99_us"] < 65.536  # type: ignore[operator]
+        assert flat[f"{kind}_max_us"] == 1_073_741.8
+
+
+def test_figures_of_nothing_are_0(report: Report) -> None:
+    none = replace(report, latency=Latencies(Histogram(), Histogram(), Histogram()))
+    flat = flatten(none)
+    kinds = ("read", "write", "discard")
+    assert {flat[f"{kind}_{figure}"] for kind in kinds for figure in FIGURES} == {0}
 
 
 def test_values_are_plain(report: Report) -> None:

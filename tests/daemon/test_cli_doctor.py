@@ -1,0 +1,199 @@
+"""`vswap doctor`, on this machine and beside devices that are made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from vswap.errors import UserError
+from vswapd import mounts
+from vswapd.cli import disk, doctor, main
+from vswapd.doctor import CHECKS, Finding, Level
+
+Captured = pytest.CaptureFixture[str]
+LINE = re.compile(r"(OK     |warning|failure)  \S.*")
+STATS = {"size": 1 << 30, "failed_reads": 0, "worker_restarts": 2, "backing_state": "none"}
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that counts as the mount of the device swap0."""
+    point = tmp_path / "swap0"
+    point.mkdir()
+    line = f"58 27 0:57 / {point} rw - fuse.vswap swap0 rw,user_id=0\n"
+    (tmp_path / "mountinfo").write_text(line)
+    monkeypatch.setattr(mounts, "_MOUNTINFO", tmp_path / "mountinfo")
+    return point
+
+
+@pytest.fixture
+def well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nothing is found, so that what else there is shows."""
+    monkeypatch.setattr(doctor, "examine", lambda _machine: iter(()))
+
+
+def test_on_this_machine(capsys: Captured) -> None:
+    code = main(["doctor"])
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert captured.err == ""
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+    assert len(lines) >= len(CHECKS)
+    words = {line.split()[0] for line in lines}
+    assert code == (2 if "failure" in words else 1 if "warning" in words else 0)
+
+
+def test_json(capsys: Captured) -> None:
+    code = main(["doctor", "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert set(CHECKS) <= {each["check"] for each in said["findings"]}
+    assert {tuple(each) for each in said["findings"]} == {("check", "level", "finding", "remedy")}
+    assert said["level"] == ("OK", "warning", "failure")[code]
+
+
+@pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(
+    ("change", "code", "line"),
+    [
+        ({"worker_restarts": 0}, 0, "OK       swap0 answers, and has nothing to complain of"),
+        ({}, 1, "warning  swap0 is at its worker number 3"),
+        ({"failed_reads": 1}, 2, "failure  swap0 could not give 1 reads"),
+    ],
+)
+def test_devices_and_exit_codes(
+    change: dict[str, int], code: int, line: str, mounted: Path, capsys: Captured
+) -> None:
+    (mounted / "stats.json").write_text(json.dumps({**STATS, **change}))
+    assert main(["doctor"]) == code
+    assert capsys.readouterr().out.startswith(line)
+
+
+@pytest.mark.usefixtures("well")
+def test_a_device_that_does_not_answer(mounted: Path, capsys: Captured) -> None:
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().out.startswith("failure  the daemon of swap0 cannot be asked: cat")
+
+
+@pytest.mark.usefixtures("well")
+def test_devices_that_cannot_be_looked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(mounts, "_MOUNTINFO", Path("/nosuch/mountinfo"))
+    assert main(["doctor"]) == 1
+    assert "devices cannot be checked: /nosuch/mountinfo: No such" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(
+    ("tty", "no_color", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colours_are_for_terminals(
+    tty: bool,
+    no_color: str,
+    coloured: bool,
+    mounted: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (mounted / "stats.json").write_text(json.dumps(STATS))
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: tty)
+    assert main(["doctor"]) == 1
+    assert ("\x1b[33mwarning\x1b[0m" in capsys.readouterr().out) == coloured
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--backing", ""], "backing '' is no file; name one"),
+        (["--backing-size", "1G"], "--backing-size is nothing without --backing FILE"),
+        (["--backing", "x", "--backing-size", "y"], "backing-size 'y' is not a size"),
+        (["extra"], "Got unexpected extra argument (extra)"),
+    ],
+)
+def test_bad_input_is_one_line(args: list[str], reason: str, capsys: Captured) -> None:
+    assert main(["doctor", *args]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert captured.err.startswith(f"vswap: {reason}")
+
+
+def test_the_help_tells_the_exit_codes(capsys: Captured) -> None:
+    assert main(["doctor", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0 if all is OK, 1 with warnings, 2 with failures" in shown
+
+
+# ---------------------------------------------------------------- a place for a backing
+
+
+@pytest.mark.usefixtures("well", "mounted")
+def test_a_place_that_will_not_do(capsys: Captured) -> None:
+    assert main(["doctor", "--backing", "/dev/null"]) == 2
+    reason = "/dev/null is neither a regular file nor a block device; name one of these"
+    assert f"failure  {reason}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("well", "mounted")
+def test_a_place_with_an_odd_name_is_still_one_line(capsys: Captured) -> None:
+    main(["doctor", "--backing", "/no\nsuch/\udcff"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(r"/no\x0asuch/\xff" in line for line in lines)
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+
+
+@pytest.mark.usefixtures("well", "mounted")
+def test_a_disk_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr(disk, "LOOK_SECONDS", 0.0)
+    assert main(["doctor", "--backing", "/nosuch"]) == 2
+    assert "the disk of /nosuch does not answer (waited 0 s)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("well")
+def test_a_look_that_fails_is_a_warning(
+    mounted: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    (mounted / "stats.json").write_text("{}")
+    monkeypatch.setattr(sys, "executable", "false")
+    assert main(["doctor", "--backing", "/nosuch"]) == 1
+    assert "backing cannot be checked: exit code 1" in capsys.readouterr().out
+
+
+def test_looking_makes_no_file(disk_folder: Path) -> None:
+    path = disk_folder / "b"
+    found = list(disk.examine_disk(str(path), 1 << 20))
+    assert all(isinstance(each, Finding) and each.check == "backing" for each in found)
+    assert f"MiB are free for {path}" in " ".join(each.text for each in found)
+    assert list(disk_folder.iterdir()) == []
+
+
+def test_a_file_of_somebody_else_s(disk_folder: Path) -> None:
+    path = disk_folder / "b"
+    path.write_bytes(bytes(4 << 20))
+    path.chmod(0o666)
+    (found,) = disk.examine_disk(str(path), None)
+    assert (found.level, found.line) == (
+        Level.FAILURE,
+        f"{path} can be read or written by other users; `chmod 600 {path}`",
+    )
+    path.chmod(0o600)
+    found, *_ = disk.examine_disk(str(path), None)
+    assert (found.level, found.text) == (Level.OK, f"{path} can back a device")
+
+
+@pytest.fixture
+def disk_folder(tmp_path: Path) -> Path:
+    """A folder that a backing could lie in."""
+    from vswap.store.backing_make import check_path  # noqa: PLC0415
+
+    try:
+        check_path(str(tmp_path / "b"))
+        os.close(os.open(tmp_path, os.O_TMPFILE | os.O_DIRECT | os.O_RDWR, 0o600))
+    except (UserError, OSError) as error:
+        pytest.skip(f"no disk for the tests: {error}")
+    return tmp_path
