@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from mount.harness import Start, Worker, close, environment, eventually, family, give, halt
 
+from vswapd.cli import restart
+from vswapd.mounts import Device
+
 pytestmark = pytest.mark.mount
 
 SECONDS = 30
@@ -173,12 +176,17 @@ def given_up(start: Start, tmp_path: Path) -> Worker:
 
 
 def test_who_fails_again_and_again_is_given_up_and_nothing_is_lost(
-    given_up: Worker, tmp_path: Path
+    given_up: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = reader(given_up)
     assert "cannot start: a fault of ours" in given_up.stderr()
     assert given_up.process.poll() is None
     assert len(family(given_up.pid)) == 2  # the fork server is there, and no worker
+    # `vswap restart` finds the supervisor although nobody answers on the mount.
+    log = Path(f"/proc/{given_up.pid}/fd/2").readlink()
+    monkeypatch.setattr(restart, "log_path", lambda _name: log)
+    device = Device(given_up.mount.name, str(given_up.mount))
+    assert restart._supervisor(device) == given_up.pid
     (tmp_path / "token").unlink()
     given_up.signal(signal.SIGHUP)
     assert read(waiting) == b"kept"

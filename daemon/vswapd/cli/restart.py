@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.daemon import log_path
 from vswapd.cli.status import read_stats
 from vswapd.mounts import Device, find_device
 from vswapd.restarts import address_of, peer_of
@@ -33,15 +36,36 @@ def restart(device: str | None) -> None:
     goes on as if nothing had been, and the reason is told.
     """
     chosen = find_device(device)
-    supervisor = read_stats(chosen).get("supervisor_pid")
-    if not isinstance(supervisor, int) or supervisor < 2:
-        raise UserError(f"the daemon of {chosen.name} does not say who supervises it")
+    supervisor = _supervisor(chosen)
     said = _ask(chosen, supervisor)
     if said != "ok":
         raise UserError(
             f"{chosen.name} is not restarted and goes on as it was: {said.removeprefix('error ')}"
         )
     click.echo(f"{chosen.name} is served by a new daemon")
+
+
+def _supervisor(device: Device) -> int:
+    """Who supervises a device: as it says itself, or, when no worker answers, whose log that is."""
+    try:
+        supervisor = read_stats(device).get("supervisor_pid")
+    except UserError:
+        supervisor = _keeper_of(log_path(device.name))
+        if supervisor is None:
+            raise
+    if not isinstance(supervisor, int) or supervisor < 2:
+        raise UserError(f"the daemon of {device.name} does not say who supervises it")
+    return supervisor
+
+
+def _keeper_of(log: Path) -> int | None:
+    """The supervisor that writes to this log; None if there is none, or none that may be seen."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            keeps = (process / "comm").read_text().strip() == "vswap-keeper"
+            if keeps and (process / "fd/2").readlink() == log:
+                return int(process.name)
+    return None
 
 
 def _ask(device: Device, supervisor: int) -> str:
