@@ -55,10 +55,11 @@ def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
     Stack(guest).check()
 
 
+JOURNAL = "journalctl -u vswap --no-pager"
 KEEP = """
 import hashlib, pathlib, sys, time
 with open("/opt/test/corpus", "rb") as file:
-    kept = file.read(60 << 20)
+    kept = file.read(40 << 20)
 was = hashlib.sha256(kept).digest()
 print("kept", flush=True)
 while not pathlib.Path("/run/look").exists():
@@ -81,17 +82,17 @@ def test_stop_takes_back_what_is_swapped_out_or_refuses(boot: Boot) -> None:
         guest.run("sleep", "0.5")
     swapped(guest, 350)
     guest.sh("systemctl stop hog", seconds=UP_SECONDS)
-    assert used_mib(guest) > 30
+    assert used_mib(guest) > 20
     began = time.monotonic()
     guest.sh("systemctl stop vswap", seconds=UP_SECONDS)
     assert time.monotonic() - began < STOP_SECONDS
-    assert "/dev/loop" not in guest.sh("cat /proc/swaps")
+    assert "/dev/loop" not in guest.sh("cat /proc/swaps"), guest.sh(JOURNAL)
     assert guest.run("pgrep", "vswap-").returncode == 1
     guest.sh("systemctl start vswap", seconds=UP_SECONDS)
     swapped(guest, 400)
     guest.run("systemctl", "stop", "vswap", seconds=UP_SECONDS)
-    assert "not enough memory to take back" in guest.sh("journalctl -u vswap --no-pager")
-    assert used_mib(guest) > 30
+    assert "not enough memory to take back" in guest.sh(JOURNAL)
+    assert used_mib(guest) > 20
     assert guest.run("pgrep", "-x", "vswap-worker").returncode == 0
     guest.sh("systemctl stop hog; touch /run/look", seconds=UP_SECONDS)
     keeper.wait().ok()

@@ -39,6 +39,7 @@ _IDLE_SECONDS = 10.0
 # systemd's, that begins with ours): then that one is waited for, or followed if it gives up.
 _ANOTHER = b"Invalid argument"
 _WAIT_SECONDS = 0.5
+_ROOM_SECONDS = 5.0
 _OTHERS_IDLE_SECONDS = 60.0
 _STILL_ON = "interrupted; swap is still on, nothing was lost"
 
@@ -125,9 +126,15 @@ def _at_once(_seconds: float) -> bool:
 
 
 def _check_room(device: Device, area: SwapArea) -> None:
-    """Raise `UserError` if somebody would be killed for the memory."""
-    missing = room_for_swapoff(area)
-    if missing:
+    """Raise `UserError` if somebody would be killed for the memory.
+
+    What processes had that have just ended comes back when the kernel has discarded it.
+    """
+    deadline = time.monotonic() + _ROOM_SECONDS
+    while missing := room_for_swapoff(swap_area(area.path) or area):
+        if time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            continue
         raise UserError(
             f"not enough memory to take back the {human(area.used)} on {device.name}: "
             f"{human(missing)} more is needed; stop something or add other swap, then try again"
