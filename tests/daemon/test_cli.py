@@ -620,8 +620,13 @@ def test_swapoff_that_fails(swaps: Path, stand_in: Stand, signals: Interrupts) -
 
 
 def test_swapoff_is_refused_without_memory(
-    swaps: Path, stand_in: Stand, signals: Interrupts, tmp_path: Path
+    swaps: Path,
+    stand_in: Stand,
+    signals: Interrupts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(swapoff, "_ROOM_SECONDS", 0.01)
     (tmp_path / "meminfo").write_text(f"MemAvailable: {90 << 10} kB\nSwapCached: 0 kB\n")
     stand_in("swapoff", f"#!/bin/sh\n: > {swaps}\n")
     with pytest.raises(UserError) as caught:
@@ -760,8 +765,12 @@ def test_nothing_is_read_ahead_beside_other_swap_or_of_a_daemon_that_does_not_an
 
 
 def test_nothing_is_read_ahead_without_room(
-    reader: Callable[[str], Path], signals: Interrupts, tmp_path: Path
+    reader: Callable[[str], Path],
+    signals: Interrupts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(swapoff, "_ROOM_SECONDS", 0.01)
     pid = reader("exec sleep 60")
     (tmp_path / "meminfo").write_text("MemAvailable: 0 kB\nSwapCached: 0 kB\n")
     with pytest.raises(UserError, match="not enough memory"):

@@ -88,17 +88,17 @@ class _Patience:
 
         Raises nothing; what the last swapoff said tells why it is not.
         """
+        self._tries += 1
+        if self._tries == 2:
+            click.echo(f"another swapoff of {self._path} is at work; waiting for it", err=True)
+        if self._tries > 1:
+            time.sleep(_WAIT_SECONDS)
         now = swap_area(self._path)
         if now is None:
             return False
-        self._tries += 1
-        if self._tries == 1:
-            return True
-        if self._tries == 2:
-            click.echo(f"another swapoff of {self._path} is at work; waiting for it", err=True)
-        time.sleep(_WAIT_SECONDS)
-        self._idle = self._idle + _WAIT_SECONDS if now.used >= self._used else 0.0
-        self._used = now.used
+        if self._tries > 1:
+            self._idle = self._idle + _WAIT_SECONDS if now.used >= self._used else 0.0
+            self._used = now.used
         return self._idle < _OTHERS_IDLE_SECONDS
 
 
