@@ -97,19 +97,50 @@ run_tests() {
     fi
 }
 
-# What runs in virtual machines takes longest: beside it run those that do not care for the time,
-# and after it those that kill and time real devices.
+# Two lanes at a time: first virtual machines, which take longest, with all beside them that does not
+# care for the time; then what kills and times real devices.
 run_all() {
-    local failed=0 real=(tests/benchmarks tests/mount tests/swap)
-    guests_said=$(mktemp)
-    "$1" -m pytest tests/qemu >"$guests_said" 2>&1 &
-    guests=$!
-    trap 'kill -KILL "$guests" 2>/dev/null || true; rm -f "$guests_said"' EXIT
-    "$1" -m pytest tests --ignore=tests/qemu "${real[@]/#/--ignore=}" || failed=1
-    wait "$guests" || failed=1
-    cat "$guests_said"
-    "$1" -m pytest "${real[@]}" || failed=1
+    local pytest=("$1" -m pytest) failed=0
+    local pressure=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py)
+    local devices=(tests/benchmarks tests/swap)
+    lanes=() outputs=()
+    trap stop_lanes EXIT
+    start_lane "${pytest[@]}" "${pressure[@]}"
+    start_lane "${pytest[@]}" tests/qemu "${pressure[@]/#/--ignore=}"
+    nice "${pytest[@]}" tests --ignore=tests/qemu --ignore=tests/mount "${devices[@]/#/--ignore=}" || failed=1
+    end_lanes || failed=1
+    start_lane "${pytest[@]}" "${devices[@]}"
+    "${pytest[@]}" tests/mount || failed=1
+    end_lanes || failed=1
     return "$failed"
+}
+
+# Run "$@" in the background; what it says is for later.
+start_lane() {
+    local output
+    output=$(mktemp)
+    "$@" >"$output" 2>&1 &
+    lanes+=($!) outputs+=("$output")
+}
+
+# Wait for all lanes and show what they have said; whether all went well.
+end_lanes() {
+    local failed=0 lane
+    for lane in "${!lanes[@]}"; do
+        wait "${lanes[lane]}" || failed=1
+        cat "${outputs[lane]}"
+    done
+    rm -f "${outputs[@]}"
+    lanes=() outputs=()
+    return "$failed"
+}
+
+# They clean up: there are devices, and swap on them.
+stop_lanes() {
+    [[ ${#lanes[@]} -gt 0 ]] || return 0
+    kill -INT "${lanes[@]}" 2>/dev/null || true
+    wait "${lanes[@]}" 2>/dev/null || true
+    rm -f "${outputs[@]}"
 }
 
 case ${1:-} in

@@ -19,7 +19,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Ballast", "free_memory"]
+from vswapd.memory import has_spare
+
+__all__ = ["Ballast"]
 
 _PIECE = 256 << 10
 _PIECES = 16
@@ -29,7 +31,6 @@ _AT_ONCE = 4
 _AGAIN = 30
 """After so many looks it is asked again which loop device it is. That takes memory."""
 
-_MIN_FREE = Path("/proc/sys/vm/min_free_kbytes")
 # Of /sys/block/*/stat (Documentation/block/stat.rst): what has ended, by kind, and what has not.
 _ENDED = (0, 4, 11)
 _IN_FLIGHT = 8
@@ -52,7 +53,7 @@ class Ballast:
         `spare` is whether there is memory for another piece.
         """
         self._find_loop = find_loop
-        self._spare = spare or free_memory(_PIECE)
+        self._spare = spare or has_spare(_PIECE)
         self._sys_block = sys_block
         self._stat: int | None = None
         self._looks = 0
@@ -126,12 +127,3 @@ class Ballast:
             for page in range(0, _PIECE, mmap.PAGESIZE):
                 piece[page] = 1
             self._pieces.append(piece)
-
-
-def free_memory(size: int) -> Callable[[], bool]:
-    """Whether that much is free above what the kernel keeps back. sysinfo(2), which asks nobody."""
-    try:
-        kept = int(_MIN_FREE.read_text()) << 10
-    except OSError:
-        kept = 0
-    return lambda: os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE >= kept + size

@@ -61,45 +61,62 @@ def main() -> int:
     link.send("warm", warnings=warnings, settings=settings.to_json(), point=settings.mount)
     gc.collect()
     gc.freeze()  # what is here already is not looked at again, or the forks would copy it
+    memory.take_precedence(inherited=False)  # nobody may serve until it has forked
     return _fork_on_demand(link, settings, preparation)
 
 
 def _fork_on_demand(link: Link, settings: Settings, preparation: memory.Preparation) -> int:
     pages = resident()
     while (received := link.receive()) is not None:
-        _, (fd,) = received
+        message, (fd,) = received
+        hurry = bool(message["hurry"])
         if settings.is_small:
-            _give_way()
+            parent = _fork_and_end()
+            _wait_until_gone(parent)  # its pages are ours then, and need no copies
             link.close()
-            _be(fd, settings, preparation, pages)
+            _be(fd, settings, preparation, pages, hurry=hurry, parent=parent)
         middle = os.fork()
         if not middle:
+            if hurry:
+                memory.take_precedence()
             # The child's parent ends at once, so that the supervisor, who takes orphans in,
             # becomes its parent, and learns how it ends.
-            if os.fork():
-                os._exit(0)
+            parent = _fork_and_end()
             link.close()
-            _be(fd, settings, preparation, pages)
+            _be(fd, settings, preparation, pages, hurry=hurry, parent=parent)
         os.close(fd)
         os.waitpid(middle, 0)
     return 0
 
 
-def _give_way() -> None:
-    """Go on as a fork, of a parent that has ended: its pages are ours then, and need no copies."""
+def _fork_and_end() -> int:
+    """Go on as a fork; the number of the process that was here, and ends."""
     parent = os.getpid()
     if os.fork():
         os._exit(0)
+    return parent
+
+
+def _wait_until_gone(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
 
 
-def _be(fd: int, settings: Settings, preparation: memory.Preparation, pages: Sequence[Run]) -> None:
-    """Live and end as a process of its own."""
+def _be(
+    fd: int,
+    settings: Settings,
+    preparation: memory.Preparation,
+    pages: Sequence[Run],
+    *,
+    hurry: bool,
+    parent: int,
+) -> None:
+    """Live and end as a process of its own; not before it is the supervisor's child."""
     status = 1
     try:
-        status = standby.main(Link.of(fd), settings, preparation, pages)
+        status = standby.main(Link.of(fd), settings, preparation, pages, hurry=hurry)
     finally:
+        _wait_until_gone(parent)
         os._exit(status)
 
 

@@ -28,6 +28,8 @@ from vswap import libc
 __all__ = [
     "Preparation",
     "give_precedence",
+    "has_spare",
+    "lend_precedence",
     "prepare_fork",
     "prepare_process",
     "prepare_thread",
@@ -36,6 +38,7 @@ __all__ = [
 
 Log = Callable[[str], None]
 
+_MIN_FREE = Path("/proc/sys/vm/min_free_kbytes")
 _OOM_SCORE_ADJ = Path("/proc/self/oom_score_adj")
 _MMAP_THRESHOLD = 32 << 20  # the most that glibc accepts
 _LIMIT_NOBODY_REACHES = 1 << 45  # and still less than an address space, so it can be tried
@@ -113,6 +116,22 @@ def give_precedence() -> None:
     """Let the calling thread be an ordinary one (again)."""
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def lend_precedence(pid: int) -> None:
+    """Let another process, all of its threads, go first. Nothing happens if it is not allowed."""
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setscheduler(int(thread.name), os.SCHED_RR, os.sched_param(1))
+
+
+def has_spare(size: int) -> Callable[[], bool]:
+    """Whether that much is free above what the kernel keeps back. sysinfo(2), which asks nobody."""
+    try:
+        kept = int(_MIN_FREE.read_text()) << 10
+    except OSError:
+        kept = 0
+    return lambda: os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE >= kept + size
 
 
 def _go_first(flags: int = 0) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vswapd.ending import open_thread
+from vswapd.memory import lend_precedence
 from vswapd.messages import Link, Message
 
 __all__ = ["FORK_SERVER", "Child", "ForkServer", "Predecessor"]
@@ -39,6 +40,8 @@ class Child:
         self.prepared = False
         self.is_worker = False
         """Whether it was told to serve."""
+        self.hurries = False
+        """Whether it has been told that nobody serves."""
         self._made = time.monotonic()
         self.serving_since: float | None = None
         self.threads: list[int] = []
@@ -50,6 +53,13 @@ class Child:
         """It has said which process it is. Raises `ProcessLookupError` if it has gone."""
         self.pidfd = os.pidfd_open(pid)
         self.pid = pid
+
+    def hurry(self) -> None:
+        """Nobody serves: let it do without what can be done without."""
+        if not self.hurries and self.pidfd is not None:
+            self.hurries = True
+            lend_precedence(self.pid)  # it may be waiting for memory, and not hear
+            self.link.send("hurry")
 
     def open_threads(self, tids: Iterable[int]) -> None:
         """Have `threads` for these, where the kernel gives such descriptors."""
@@ -151,12 +161,17 @@ class ForkServer:
                 self.link.close()
                 raise
 
-    def fork(self) -> Child:
-        """A new child, which will say more. It may fail: then its link ends."""
+    def fork(self, *, hurry: bool) -> Child:
+        """A new child, which will say more. It may fail: then its link ends.
+
+        `hurry` is whether nobody serves.
+        """
         link, theirs = Link.pair()
         with theirs:
-            self.link.send("fork", [theirs.fileno()])
-        return Child(link)
+            self.link.send("fork", [theirs.fileno()], hurry=hurry)
+        child = Child(link)
+        child.hurries = hurry
+        return child
 
     def close(self) -> None:
         """Let it end, and see that it does."""

@@ -12,7 +12,8 @@ By MADV_POPULATE_*, from kernel 5.14 on; before that nothing happens here.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,15 @@ import numpy.typing as npt
 
 from vswap import libc
 
-__all__ = ["STACK_SIZE", "Run", "make_own", "own_stack", "reserve_heap", "resident"]
+__all__ = [
+    "STACK_SIZE",
+    "Run",
+    "make_own",
+    "make_own_in_time",
+    "own_stack",
+    "reserve_heap",
+    "resident",
+]
 
 _PRESENT = np.uint64(1 << 63)  # Documentation/admin-guide/mm/pagemap.rst
 _KERNEL_S = ("[vsyscall]", "[vvar]", "[vvar_vclock]", "[vdso]")
@@ -37,6 +46,8 @@ _ARENAS = 6 << 20
 _CODE = 3 << 20  # the interpreter's, the C library's; not the linear algebra's
 _ARENA = 1 << 20
 _SMALL = 400  # bytes of an object that lies in an arena
+_STEP = 256 << 10
+_STEP_SECONDS = 0.02
 
 _pins: list[bytes] = []
 
@@ -61,12 +72,29 @@ def resident() -> list[Run]:
         return []
 
 
-def make_own(runs: Iterable[Run]) -> None:
-    """Have these pages, which are the parent's, as this process's own."""
-    for run in runs:
-        advice = libc.MADV_POPULATE_WRITE if run.writable else libc.MADV_POPULATE_READ
-        with suppress(OSError):  # it is unmapped, or the kernel cannot do this
-            libc.madvise(run.address, run.length, advice)
+def make_own(runs: Iterable[Run], go_on: Callable[[], bool] = lambda: True) -> list[Run]:
+    """Have these pages, which are the parent's, as this process's own, as long as it may go on.
+
+    Returns those that are left.
+    """
+    steps = iter(_steps(runs))
+    for step in steps:
+        if not go_on():
+            return [step, *steps]
+        _own(step)
+    return []
+
+
+def make_own_in_time(runs: Sequence[Run], spare: Callable[[], bool]) -> None:
+    """The same for a process that serves already: bit by bit, while there is memory to spare.
+
+    Who waits for a page here keeps mappings from being changed, and so everybody waiting.
+    """
+    for step in _steps(runs):
+        time.sleep(_STEP_SECONDS)
+        while not spare():
+            time.sleep(_STEP_SECONDS)
+        _own(step)
 
 
 def own_stack() -> None:
@@ -86,6 +114,20 @@ def reserve_heap() -> None:
     bytearray(_HEAP)
     objects = [bytes(_SMALL) for _ in range(_ARENAS // _SMALL)]
     _pins.extend(objects[:: _ARENA // _SMALL // 2])
+
+
+def _own(run: Run) -> None:
+    advice = libc.MADV_POPULATE_WRITE if run.writable else libc.MADV_POPULATE_READ
+    with suppress(OSError):  # it is unmapped, or the kernel cannot do this
+        libc.madvise(run.address, run.length, advice)
+
+
+def _steps(runs: Iterable[Run]) -> Iterator[Run]:
+    """The same pages in pieces, none of which takes long."""
+    for run in runs:
+        for start in range(0, run.length, _STEP):
+            length = min(_STEP, run.length - start)
+            yield Run(run.address + start, length, run.writable)
 
 
 def _runs() -> Iterator[Run]:

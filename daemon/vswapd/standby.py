@@ -3,6 +3,10 @@
 It was forked with all code in memory. It locks that memory and has all of it as its own
 (`vswapd.ownpages`), maps the state, and serves a scratch device to have what it will need
 beside. Then it waits: until it is told to serve, or its supervisor ends.
+
+If nobody serves meanwhile, all that would be in vain: while memory is short there is none to be had
+until somebody does. Then it is told to hurry, does without what can be done without, and makes up
+for it when it serves.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from vswap import libc
 from vswap.geometry import Geometry
@@ -25,11 +30,14 @@ from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link, Message
 from vswapd.notify import reason
 from vswapd.office import Office
-from vswapd.ownpages import STACK_SIZE, Run, make_own
+from vswapd.ownpages import STACK_SIZE, Run, make_own, make_own_in_time
 from vswapd.warmup import steps
 from vswapd.worker import Charge, Worker, policy_of
 
 __all__ = ["main"]
+
+_SPARE = 1 << 20
+"""Bytes that must be free above what the kernel keeps back, for something that is not urgent."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,27 +47,33 @@ def main(
     settings: Settings,
     preparation: memory.Preparation,
     pages: Sequence[Run] = (),
+    *,
+    hurry: bool = False,
 ) -> int:
     """The life of a process that has just been forked; answers its exit status.
 
-    `pages` are those that it is to have of its own.
+    `pages` are those that it is to have of its own, and `hurry` is whether nobody serves.
     """
+    if hurry:
+        memory.take_precedence()
     libc.prctl(libc.PR_SET_NAME, b"vswap-standby")
     link.send("hello", pid=os.getpid())
     start_log()
     try:
         memory.prepare_fork(_log.warning)
-        make_own(pages)
-        threading.stack_size(STACK_SIZE)
-        state = _prepare(link, settings)
-        if state is None:
+        told = link.receive()
+        if told is None:
             return 0
+        left = make_own(pages, lambda: not hurry and not _is_readable(link))
+        threading.stack_size(STACK_SIZE)
+        state = _prepare(link, settings, told[1])
         _warm(link, settings)
-        received = link.receive()
+        received = _wait(link)
         if received is None:
             return 0
         libc.prctl(libc.PR_SET_NAME, b"vswap-worker")
         memory.take_precedence()
+        _make_up(left)
         worker = Worker(settings, preparation, state, Office(link), _charge(*received))
         return 0 if worker.serve() else 1
     except Exception as error:
@@ -77,15 +91,11 @@ def shape_of(settings: Settings) -> Shape:
     return Shape(geometry, segments, settings.threads, channel.BUFFER_SIZE)
 
 
-def _prepare(link: Link, settings: Settings) -> State | None:
+def _prepare(link: Link, settings: Settings, fds: list[int]) -> State:
     """The state: that which the supervisor holds, or a new one for it to hold.
 
-    None if there is no more supervisor. Raises `StateError` for a state of another version.
+    Raises `StateError` for a state of another version.
     """
-    received = link.receive()
-    if received is None:
-        return None
-    _, fds = received
     shape = shape_of(settings)
     state = State.attach(shape, fds) if fds else State.create(shape)
     state.buffers.populate(0, state.buffers.size)
@@ -101,9 +111,7 @@ def _prepare(link: Link, settings: Settings) -> State | None:
 
 def _warm(link: Link, settings: Settings) -> None:
     """Serve a scratch device, step by step, until there is something better to do."""
-    poll = select.poll()
-    poll.register(link.fileno(), select.POLLIN)
-    if _walk(steps(policy_of(settings)), lambda: not poll.poll(0)):
+    if _walk(steps(policy_of(settings)), lambda: not _is_readable(link)):
         gc.collect()  # the scratch device's memory before all
         gc.freeze()
 
@@ -115,6 +123,27 @@ def _walk(steps: Iterator[Callable[[], object]], go_on: Callable[[], bool]) -> b
             return False
         step()
     return True
+
+
+def _wait(link: Link) -> tuple[Message, list[int]] | None:
+    """The message to serve; None if the supervisor has ended."""
+    while (received := link.receive()) is not None and received[0]["is"] == "hurry":
+        memory.take_precedence()
+    return received
+
+
+def _make_up(left: Sequence[Run]) -> None:
+    """Have the pages as our own that there was no time for."""
+    if left:
+        spare = memory.has_spare(_SPARE)
+        own = partial(make_own_in_time, left, spare)
+        threading.Thread(target=own, name="vswap-own", daemon=True).start()
+
+
+def _is_readable(link: Link) -> bool:
+    poll = select.poll()
+    poll.register(link.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _charge(message: Message, fds: list[int]) -> Charge:

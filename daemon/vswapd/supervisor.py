@@ -285,8 +285,20 @@ class Supervisor:
 
     def _fork(self) -> None:
         assert self._server is not None
-        self._standby = child = self._server.fork()
+        self._standby = child = self._server.fork(hurry=self._nobody_serves)
         self.loop.watch(child.link, lambda: self._on_child(child))
+
+    @property
+    def _nobody_serves(self) -> bool:
+        """Whether requests can come, and nobody answers them: neither ours nor another's."""
+        others = self.has_rival or self.held_back or self._before is not None
+        return self._worker is None and self.estate.is_open and not others
+
+    def _hurry(self) -> None:
+        """Who is prepared at leisure may come to wait for memory that waits for who serves."""
+        standby = self._standby
+        if standby is not None and not standby.prepared and self._nobody_serves:
+            standby.hurry()
 
     def _promote(self) -> None:
         """Let the standby serve, if there is one."""
@@ -361,6 +373,7 @@ class Supervisor:
         self.loop.watch(child.pidfd, lambda: self._on_death(child))
         held = self.estate.held
         child.link.send("prepare", None if held is None else held.state)
+        self._hurry()
 
     def _on_prepared(self, child: Child, message: Message, fds: list[int]) -> None:
         child.prepared = True
@@ -415,6 +428,7 @@ class Supervisor:
         if self._watchdog is not None:
             self._watchdog.forgive()
         self.estate.note(restarts=self.estate.record.restarts + 1)
+        self._hurry()
 
     def _on_death(self, child: Child) -> None:
         if child is self._worker:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from vswapd.memory import has_spare
+
 SOURCES = [str(Path(__file__).parents[2] / part) for part in ("", "daemon")]
 
 SCRIPT = """
@@ -158,6 +160,12 @@ def test_a_fork_locks_its_own_memory_and_keeps_the_rest() -> None:
     assert bool(found["after"]) == found["parent"]
     assert (found["oom"] == -1000) == found["protected"]
     assert found["said"] == []
+
+
+def test_what_is_to_spare_is_above_what_the_kernel_keeps() -> None:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert has_spare(4096)()
+    assert not has_spare(2 * free + (1 << 40))()
 
 
 PRECEDENCE_SCRIPT = """

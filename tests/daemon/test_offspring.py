@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from vswapd import memory
 from vswapd.messages import Link
 from vswapd.offspring import Child, ForkServer, Predecessor
 
@@ -213,6 +214,42 @@ def test_it_is_known_which_process_a_predecessor_is(forked: Forked) -> None:
     before.close()
 
 
+def test_a_child_is_told_to_hurry_once_and_takes_precedence(forked: Forked) -> None:
+    process = forked(signal.pause)
+    link, theirs = Link.pair()
+    child = Child(link)
+    child.hurry()
+    assert not child.hurries  # there is nobody yet
+    child.is_born(process.pid)
+    child.hurry()
+    child.hurry()
+    link.close()
+    other = Link(theirs)
+    assert other.receive() == ({"is": "hurry"}, [])
+    assert other.receive() is None
+    other.close()
+    allowed = os.sched_getscheduler(process.pid) == os.SCHED_RR
+    assert allowed == may_take_precedence()
+    assert child.pidfd is not None
+    os.close(child.pidfd)
+
+
+def may_take_precedence() -> bool:
+    pid = os.fork()
+    if not pid:
+        memory.take_precedence()
+        os._exit(os.sched_getscheduler(0))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == os.SCHED_RR
+
+
+def test_lending_precedence_to_one_that_has_ended_is_no_error(forked: Forked) -> None:
+    child = forked(ends(0))
+    assert child.pidfd is not None
+    wait_ended(child.pidfd)
+    child.reap()
+    memory.lend_precedence(child.pid)
+
+
 # --- The fork server -------------------------------------------------------------------
 
 SERVER = """
@@ -223,7 +260,7 @@ link.send("warm", warnings=[], arguments=sys.argv[1:-1], session=os.getsid(0), p
 while (received := link.receive()) is not None:
     for fd in received[1]:
         child = Link.of(fd)
-        child.send("hello", pid=os.getpid())
+        child.send("hello", pid=os.getpid(), hurry=received[0]["hurry"])
         child.close()
 """
 
@@ -250,8 +287,8 @@ def test_a_fork_server_is_told_the_settings_and_is_alone_in_its_session(
 
 
 def test_each_child_has_a_link_of_its_own(server: ForkServer) -> None:
-    children = [server.fork() for _ in range(3)]
-    hello = {"is": "hello", "pid": server.process.pid}
+    children = [server.fork(hurry=False) for _ in range(3)]
+    hello = {"is": "hello", "pid": server.process.pid, "hurry": False}
     for child in children:
         assert child.link.receive() == (hello, [])
         assert (child.pidfd, child.prepared, child.served()) == (None, False, None)
@@ -259,12 +296,21 @@ def test_each_child_has_a_link_of_its_own(server: ForkServer) -> None:
         child.link.close()
 
 
+@pytest.mark.parametrize("hurry", [False, True])
+def test_a_child_is_made_in_a_hurry_if_nobody_serves(server: ForkServer, hurry: bool) -> None:
+    child = server.fork(hurry=hurry)
+    received = child.link.receive()
+    assert received is not None
+    assert (received[0]["hurry"], child.hurries) == (hurry, hurry)
+    child.link.close()
+
+
 def test_a_fork_server_that_has_ended_makes_children_whose_links_have(
     server: ForkServer,
 ) -> None:
     server.process.kill()
     server.process.wait()
-    child = server.fork()
+    child = server.fork(hurry=False)
     assert child.link.receive() is None
     child.reap()
 

@@ -13,7 +13,14 @@ import numpy.typing as npt
 import pytest
 
 from vswap import libc
-from vswapd.ownpages import STACK_SIZE, Run, make_own, own_stack, resident
+from vswapd.ownpages import (
+    STACK_SIZE,
+    Run,
+    make_own,
+    make_own_in_time,
+    own_stack,
+    resident,
+)
 
 PRESENT, EXCLUSIVE = 1 << 63, 1 << 56
 PAGES = 8
@@ -84,6 +91,31 @@ def test_what_is_not_there_any_more_is_no_error(memory: mmap.mmap) -> None:
     run = Run(address, len(memory), writable=True)
     memory.close()
     make_own([run])
+
+
+def test_it_stops_when_it_may_not_go_on_and_the_rest_is_left_for_later(memory: mmap.mmap) -> None:
+    address, length = libc.address_of(memory), len(memory)
+    runs = of(memory, resident())
+    first = [page == 0 for page in range(PAGES)]
+    there = [page % 2 == 0 for page in range(PAGES)]
+
+    def act() -> bool:
+        may = iter((True, False))
+        left = make_own(runs, lambda: next(may))
+        halfway = own(address, length)
+        spare = iter((False, True, True, False, True))
+        make_own_in_time(left, lambda: next(spare))
+        return (left, halfway, own(address, length)) == (runs[1:], first, there)
+
+    assert in_fork(act)
+
+
+def test_no_step_takes_long(memory: mmap.mmap) -> None:
+    """For who waits in one hears nothing."""
+    looks: list[bool] = []
+    large = Run(libc.address_of(memory), 1 << 20, writable=True)  # of which most is not there
+    left = make_own([large], lambda: not looks.append(True))  # type: ignore[func-returns-value]
+    assert (left, len(looks)) == ([], 4)
 
 
 def test_code_is_mapped_and_not_copied() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -17,12 +18,17 @@ from vswapd.config import Settings
 from vswapd.memory import Preparation
 from vswapd.messages import Link, Message
 from vswapd.offspring import Child
+from vswapd.ownpages import Run
 from vswapd.standby import shape_of
 
 SECONDS = 30
 SETTINGS = Settings(name="m", mount="/nowhere/m", size=64 << 20, threads=2)
 
-Forked = Callable[[Settings], Child]
+
+class Forked(Protocol):
+    """Makes a standby."""
+
+    def __call__(self, settings: Settings, *, hurry: bool = False) -> Child: ...
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def forked() -> Iterator[Forked]:
     """Makes standbys, as the fork server does."""
     children: list[Child] = []
 
-    def fork(settings: Settings) -> Child:
+    def fork(settings: Settings, *, hurry: bool = False) -> Child:
         link, theirs = Link.pair()
         pid = os.fork()
         if not pid:
@@ -40,7 +46,8 @@ def forked() -> Iterator[Forked]:
                 os.close(2)  # what is logged is not for the tests' output
                 os.open(os.devnull, os.O_WRONLY)
                 own = Link.of(theirs.detach())
-                status = standby.main(own, settings, Preparation(False, False, False))
+                preparation = Preparation(False, False, False)
+                status = standby.main(own, settings, preparation, hurry=hurry)
             finally:
                 os._exit(status)
         theirs.close()
@@ -136,6 +143,41 @@ def test_nobody_s_lock_is_taken_before_it_is_told_to_serve(forked: Forked) -> No
     inode = os.fstat(fds[0]).st_ino
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     assert not any(fields[5].endswith(f":{inode}") for fields in locks if fields[1] == "POSIX")
+    for fd in fds:
+        os.close(fd)
+
+
+def copy_for_ever(runs: Iterable[Run], go_on: Callable[[], bool]) -> list[Run]:
+    """In the place of `make_own`."""
+    while go_on():
+        select.select([], [], [], 0.001)
+    return list(runs)
+
+
+@pytest.mark.parametrize("when", ["when it is forked", "while it prepares"])
+def test_one_that_is_to_hurry_does_without_its_own_pages(
+    when: str, forked: Forked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "make_own", copy_for_ever)
+    state = State.create(shape_of(SETTINGS))
+    child = forked(SETTINGS, hurry=when == "when it is forked")
+    received(child)
+    child.link.send("prepare", state.fds())
+    if when == "while it prepares":
+        assert not select.select([child.link], [], [], 0.1)[0]
+        child.link.send("hurry")
+    assert received(child)[0]["is"] == "prepared"
+    state.close()
+
+
+def test_to_be_told_to_hurry_is_not_to_be_told_to_serve(forked: Forked) -> None:
+    child = forked(SETTINGS)
+    received(child)
+    child.link.send("prepare")
+    _, fds = received(child)
+    child.link.send("hurry")
+    child.link.close()  # had it served, it would have failed
+    assert end_of(child) == (False, 0)
     for fd in fds:
         os.close(fd)
 

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -256,6 +257,7 @@ def test_a_standby_is_given_the_state_and_then_the_connection(
     held.note(init="00", reply="11", restarts=3)
     supervisor._promote()
     assert supervisor.worker == child.pidfd
+    assert other.receive() == ({"is": "hurry"}, [])
     received = other.receive()
     assert received is not None
     message, (connection,) = received
@@ -477,6 +479,67 @@ def test_killed_workers_are_followed_for_ever(supervisor: Supervisor) -> None:
     assert (supervisor._patience.given_up, supervisor._patience.delay()) == (False, 0.0)
 
 
+def heard(other: Link) -> list[str]:
+    """The words that a child has been told and has not read yet."""
+    words = []
+    while select.select([other.fileno()], [], [], 0)[0] and (received := other.receive()):
+        words.append(received[0]["is"])
+        for fd in received[1]:
+            os.close(fd)
+    return words
+
+
+def test_a_standby_hurries_when_nobody_serves(supervisor: Supervisor) -> None:
+    worker, workers = serve(supervisor)
+    standby, other = made_child(supervisor)
+    assert heard(other) == ["prepare"]
+    end(supervisor, worker)
+    assert heard(other) == ["hurry"]
+    end(supervisor, standby)
+    late, others = made_child(supervisor)  # it was forked before that worker ended
+    assert heard(others) == ["prepare", "hurry"]
+    end(supervisor, late)
+    for link in (workers, other, others):
+        link.close()
+
+
+def test_a_standby_that_is_prepared_need_not_hurry(supervisor: Supervisor) -> None:
+    worker, workers = serve(supervisor)
+    standby, other = prepared(supervisor)
+    heard(other)
+    end(supervisor, worker)
+    assert heard(other) == []
+    end(supervisor, standby)
+    workers.close()
+    other.close()
+
+
+@pytest.mark.parametrize("why", ["rival", "held back", "predecessor", "no connection"])
+def test_a_standby_does_not_hurry_while_another_one_serves(
+    why: str, supervisor: Supervisor, held: Held
+) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    connection = held.connection
+    if why == "rival":
+        supervisor.has_rival = True
+    elif why == "held back":
+        supervisor.hold_back()
+    elif why == "predecessor":
+        supervisor.follow(os.pidfd_open(process.pid))
+    else:
+        held.connection = None
+    child, other = made_child(supervisor)
+    assert heard(other) == ["prepare"]
+    end(supervisor, child)
+    other.close()
+    held.connection = connection
+    if supervisor._before is not None:
+        supervisor.loop.ignore(supervisor._before.pidfd)
+        supervisor._before.close()
+    process.kill()
+    process.wait()
+
+
 def test_workers_that_fail_are_given_up_until_somebody_asks(
     supervisor: Supervisor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -507,7 +570,7 @@ def test_nothing_is_promised_to_a_worker_while_somebody_else_decides(
     assert held.record.backing is None
     supervisor.go_on()
     assert held.record.backing == "/file"
-    received = [other.receive() for _ in range(3)]  # prepare, serve, and then
+    received = [other.receive() for _ in range(4)]  # prepare, hurry, serve, and then
     assert received[-1] == ({"is": "held"}, [])
     held.drop_backing()
     for each in (fd, *[fd for got in received if got for fd in got[1]]):
@@ -568,7 +631,7 @@ def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, h
     fd = opened_memfd()
     other.send("hold", [fd], path="/file")
     supervisor._on_child(child)
-    received = [other.receive() for _ in range(3)]  # prepare, serve, and then
+    received = [other.receive() for _ in range(4)]  # prepare, hurry, serve, and then
     assert received[-1] == ({"is": "held"}, [])
     end(supervisor, child)
     other.close()
@@ -579,6 +642,7 @@ def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, h
     other.send("prepared", signs=[0], region=0)
     supervisor._on_child(child)
     supervisor._promote()
+    other.receive()
     other.receive()
     last = other.receive()
     assert last is not None
