@@ -28,6 +28,7 @@ from vswapd.cli.metrics import metrics
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
+from vswapd.cli.top import top
 from vswapd.cli.up import up
 
 __all__ = ["main"]
@@ -43,6 +44,7 @@ Examples:
   vswap up --backing /var/lib/vswap.img --backing-size 8G
   vswap up --no-swapon                 stop at the loop device
   vswap status                         what it holds, and in how much memory
+  vswap top                            the same and what it does, live
   vswap metrics --listen 127.0.0.1:9100
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
@@ -54,7 +56,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, metrics, backing, ctl):
+for _command in (up, down, restart, run, status, top, metrics, backing, ctl):
     _vswap.add_command(_command)
 
 

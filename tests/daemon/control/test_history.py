@@ -32,8 +32,9 @@ class Device:
         self.asked += 1
         return self.report
 
-    def set(self, **changed: Any) -> None:
-        self.report = replace(self.report, store=replace(self.report.store, **changed))
+    def set(self, **changed: int) -> None:
+        values: dict[str, Any] = dict(changed)
+        self.report = replace(self.report, store=replace(self.report.store, **values))
 
     def answer_reads(self, bucket: int, count: int) -> None:
         """So many reads more, all of them in one bucket."""
@@ -167,7 +168,7 @@ def test_its_memory_is_bounded_and_all_there_from_the_start(device: Device) -> N
 
 def test_a_full_one_is_less_than_half_a_mebibyte(device: Device) -> None:
     history = History(device)
-    many: dict[str, Any] = dict.fromkeys(module._HAPPENED, 0)
+    many = dict.fromkeys(module._HAPPENED, 0)
     for tick in range(SPANS[1].samples * 30 + 1):
         if tick % 30 == 0:
             many = {name: count + LARGE for name, count in many.items()}
