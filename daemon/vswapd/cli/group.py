@@ -25,6 +25,7 @@ from vswapd.cli.ctl import ctl
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
 from vswapd.cli.metrics import metrics
+from vswapd.cli.report import report
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
@@ -45,6 +46,7 @@ Examples:
   vswap up --no-swapon                 stop at the loop device
   vswap status                         what it holds, and in how much memory
   vswap top                            the same and what it does, live
+  vswap report --since 2h              the same over time, as a page for a browser
   vswap metrics --listen 127.0.0.1:9100
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
@@ -56,7 +58,7 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, top, metrics, backing, ctl):
+for _command in (up, down, restart, run, status, top, report, metrics, backing, ctl):
     _vswap.add_command(_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -15,6 +16,8 @@ from types import FrameType
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+
+from vswapd.cli.interrupt import StoppedError
 
 __all__ = ["Screen", "ending", "screen"]
 
@@ -49,7 +52,10 @@ class Screen:
             os.write(self._wake, b"\0")
 
     def wait(self) -> tuple[bytes, set[int]]:
-        """Wait for keys, signals or `wake`: the keys that were pressed, the signals that came."""
+        """Wait for keys, signals or `wake`: the keys that were pressed, the signals that came.
+
+        Raises `OSError` (EIO) when the terminal goes away.
+        """
         watched = [self._woken] + ([] if self._keys is None else [self._keys])
         ready, _, _ = select.select(watched, [], [])
         signals = set(os.read(self._woken, 1024)) - {0} if self._woken in ready else set[int]()
@@ -57,11 +63,9 @@ class Screen:
 
     def _pressed(self) -> bytes:
         assert self._keys is not None
-        keys = b""
-        with suppress(OSError):  # the terminal is gone, which a SIGHUP tells of too
-            keys = os.read(self._keys, 1024)
+        keys = os.read(self._keys, 1024)
         if not keys:
-            self._keys = None
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         return keys
 
 
@@ -75,9 +79,27 @@ def screen() -> Iterator[Screen]:
     """The alternate screen, without a cursor; in the end the terminal is what it was before.
 
     Signals interrupt nothing in the block: `Screen.wait` tells of them. Afterwards those that end
-    a command are ignored, as by `vswapd.cli.interrupt.interrupts`.
+    a command are ignored, as by `vswapd.cli.interrupt.interrupts`. Raises `StoppedError` when the
+    terminal goes away.
     """
-    console = Console(highlight=False)
+    terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+    try:
+        try:
+            with _opened() as found:
+                yield found
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        for fd in terminals:  # what is still to be said, nobody can hear
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        raise StoppedError("the terminal is gone") from None
+
+
+@contextmanager
+def _opened() -> Iterator[Screen]:
+    console = Console(highlight=False, force_terminal=True)  # also when it has just gone away
     with ExitStack() as undo:
         wake = os.pipe()
         for fd in wake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -43,7 +44,7 @@ Examples:
     "--once",
     is_flag=True,
     help="Print one picture as text and end: with rates, so after one interval. Also what is done "
-    "when stdout is no terminal.",
+    "when stdout is no terminal, or one that can do nothing.",
 )
 @click.pass_context
 def top(context: click.Context, device: str | None, interval: float, once: bool) -> None:
@@ -59,7 +60,7 @@ def top(context: click.Context, device: str | None, interval: float, once: bool)
     if not _SHORTEST <= interval <= _LONGEST:
         raise UserError(f"--interval is {_SHORTEST:g} to {_LONGEST:g} seconds, not {interval:g}")
     chosen = None if device is None else find_device(device)
-    if once or not sys.stdout.isatty():
+    if once or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         context.exit(_print(chosen, interval))
     _watch(chosen, interval)
 
