@@ -17,7 +17,7 @@ from vswapd.samples import number, word
 
 __all__ = ["Point", "Record", "binned", "parse_record"]
 
-_NEEDED = ("time", "seconds")
+_LATEST = 1 << 35  # seconds since 1970 that calendars have a name for
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def parse_record(text: bytes, name: str) -> Record:
     return Record(
         name=word(said.get("name")),
         version=word(said.get("version")),
-        began=number(said.get("began")),
+        began=min(max(0, number(said.get("began"))), _LATEST),
         restarts=int(number(said.get("worker_restarts"))),
         size=number(said.get("size")),
         limit=number(said.get("mem_limit")),
@@ -101,7 +101,7 @@ def _points(columns: list[object], series: object) -> list[Point]:
         older = [
             point
             for point in map(_point, _dicts(columns, rows))
-            if point.time < oldest and point.seconds > 0
+            if 0 <= point.time < min(oldest, _LATEST) and 0 < point.seconds <= point.time
         ]
         found += older
         oldest = min([oldest, *(point.time - point.seconds / 2 for point in older)])

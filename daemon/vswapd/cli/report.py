@@ -82,9 +82,7 @@ def _page(device: Device, period: int | None) -> str:
     if period is not None:
         record = record.since(now - period)
     if not record.points:
-        raise UserError(
-            f"{device.name} has no history of that time; leave --since out, or say more"
-        )
+        raise UserError(f"{device.name} has no history of that time; say more, or no --since")
     return page(record, now)
 
 
@@ -112,4 +110,4 @@ def _write(path: Path | None, html: str, force: bool) -> None:
         if isinstance(error, OSError):
             raise UserError(f"{path} cannot be written: {error.strerror}") from None
         raise
-    click.echo(str(path))
+    click.echo(click.format_filename(path))

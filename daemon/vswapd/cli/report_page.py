@@ -171,7 +171,7 @@ def _tiles(record: Record) -> Iterator[str]:
     tiles = (
         ("swapped out", _bytes(last.data), f"of {_bytes(record.size)}"),
         ("memory it takes", _bytes(last.memory), limit),
-        ("memory saved", _bytes(last.saved), "swapped out, less what that takes"),
+        ("memory saved", _bytes(last.saved), "swapped out, less memory"),
         ("ratio", "-" if last.ratio is None else _ratio(last.ratio), "of stored pages"),
         ("on disk", _bytes(last.disk), backing),
         ("slowest reads", _duration(slowest) if slowest else "-", "highest 99th percentile"),

@@ -1,7 +1,7 @@
 """Lines over time as SVG: axes, a grid, one path for each line, and what they are called.
 
-Colours are the page's, by classes: `line-0` and so on, `grid`, `axis`. Lines also differ in how they
-are dashed, for who cannot tell colours apart.
+Colours are the page's, by classes: `line-0` and so on, `grid`, `axis`. Lines also differ in how
+they are dashed, for who cannot tell colours apart.
 """
 
 from __future__ import annotations

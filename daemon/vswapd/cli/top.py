@@ -7,13 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from vswap.errors import UserError
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.mounts import Device, find_device
-from vswapd.samples import Look, Watcher
+
+if TYPE_CHECKING:
+    from vswapd.samples import Look, Watcher
 
 __all__ = ["top"]
 
@@ -72,6 +75,7 @@ def _is_plain() -> bool:
 def _print(chosen: Device | None, interval: float) -> int:
     """The exit code."""
     from vswapd.cli.topview import Frame, lines  # noqa: PLC0415  # rich is only imported here
+    from vswapd.samples import Watcher  # noqa: PLC0415
 
     watcher = Watcher(chosen)
     with interrupts(last=False):
@@ -96,14 +100,16 @@ def _title(interval: float) -> str:
 class _Looking(threading.Thread):
     """Looks at the devices, so that who draws never waits for one of them."""
 
-    def __init__(self, watcher: Watcher, interval: float, tell: Callable[[], None]) -> None:
+    def __init__(
+        self, watcher: Watcher, first: Look, interval: float, tell: Callable[[], None]
+    ) -> None:
         super().__init__(daemon=True)
+        self.latest = first
         self._watcher = watcher
         self._interval = interval
         self._tell = tell
         self._telling = threading.Lock()
         self._ended = threading.Event()
-        self.latest = Look(problem="looking")
 
     def run(self) -> None:
         """Until it is told to `end`."""
@@ -126,9 +132,10 @@ def _watch(chosen: Device | None, interval: float) -> None:
     """Until q or a signal. Raises `StoppedError`."""
     from vswapd.cli.screen import ending, screen  # noqa: PLC0415
     from vswapd.cli.topview import Frame, lines  # noqa: PLC0415
+    from vswapd.samples import Look, Watcher  # noqa: PLC0415
 
     with screen() as terminal:
-        looking = _Looking(Watcher(chosen), interval, terminal.wake)
+        looking = _Looking(Watcher(chosen), Look(problem="looking"), interval, terminal.wake)
         looking.start()
         try:
             while True:
