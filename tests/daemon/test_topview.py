@@ -178,4 +178,7 @@ def test_a_small_terminal_shows_the_beginning() -> None:
 
 def test_ascii_is_ascii() -> None:
     long = Sample("swap0", "/a" * 100, 5.0, STATS)
-    assert all(line.isascii() for line in shown(long, sample(), plain=True))
+    foreign = Sample("swap0", "/\u00e4\u6f22", 5.0, STATS)
+    found = shown(long, sample(), foreign, plain=True, height=40)
+    assert all(line.isascii() for line in found)
+    assert any("/??  " in line for line in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -152,3 +153,32 @@ def unfiltered(kind: int, line: bytes, above: bytearray, size: int) -> bytearray
             nearest = (0, left, up, (left + up) // 2)[kind]
         found[at] = found[at] + nearest & 0xFF
     return found
+
+
+FULL = """
+from vswapd.control import history
+def full(ring):
+    rows = ring._rows.copy()
+    rows["time"] = 1_800_000_000
+    rows["orig_data_size"] = 1 << 40
+    return rows
+history._Ring.copy = full
+"""
+
+
+def test_a_full_history_can_be_read_and_no_swap_waits_for_it(start: Start) -> None:
+    device = start(prelude=FULL)
+    assert device.told == "ready", device.stderr()
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"kept", 0)
+        with subprocess.Popen(
+            ["cat", device.mount / "history.json"], stdout=subprocess.PIPE
+        ) as reader:
+            assert os.pread(fd, 4, 0) == b"kept"
+            assert reader.stdout is not None
+            found = json.loads(reader.stdout.read())
+    finally:
+        os.close(fd)
+    assert [len(each["rows"]) for each in found["series"]] == [360, 2016]
+    assert {row[2] for each in found["series"] for row in each["rows"]} == {1 << 40}

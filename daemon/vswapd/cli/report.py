@@ -94,7 +94,7 @@ def _check_new(path: Path) -> None:
 def _write(path: Path | None, html: str, force: bool) -> None:
     """Write the page, and say where it is; a file that cannot be written to its end is removed."""
     if path is None:
-        click.echo(html, nl=False)
+        click.echo(html.encode(), nl=False)
         return
     try:
         file = path.open("w" if force else "x", encoding="utf-8")

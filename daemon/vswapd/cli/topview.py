@@ -51,6 +51,8 @@ def lines(look: Look, frame: Frame, title: str) -> list[Text]:
 
 
 def _cut(line: Text, frame: Frame) -> Text:
+    if frame.plain:
+        line.plain = line.plain.encode("ascii", "replace").decode()
     line.truncate(frame.width, overflow="crop" if frame.plain else "ellipsis")
     line.no_wrap = True
     return line
