@@ -166,7 +166,7 @@ history._Ring.copy = full
 """
 
 
-def test_a_full_history_can_be_read_and_no_swap_waits_for_it(start: Start) -> None:
+def test_a_full_history_can_be_read_while_the_device_serves(start: Start) -> None:
     device = start(prelude=FULL)
     assert device.told == "ready", device.stderr()
     fd = os.open(device.swap, os.O_RDWR)
