@@ -25,7 +25,15 @@ from vswapd import channel, memory
 from vswapd.background import in_background
 from vswapd.channel import Channel, Handshake, Outstanding
 from vswapd.config import Settings
-from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report, commands_of
+from vswapd.control import (
+    Bridge,
+    Control,
+    DeviceInfo,
+    History,
+    Namespace,
+    Report,
+    commands_of,
+)
 from vswapd.ending import claim
 from vswapd.office import Office
 from vswapd.ownpages import own_stack
@@ -196,13 +204,15 @@ class Worker:
         stir = partial(token.run_sync_soon, self._stir)
         control = Control(commands_of(self._store, self._attach, stir))
         size, generation = self._settings.size, self._charge.restarts
-        self._bridge.start(Namespace(size, self._report, control, generation))
+        history = History(self._report)
+        self._bridge.start(Namespace(size, self._report, control, generation, history))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_going, pyfuse3.main)
             await self._bridge.greet()
             nursery.start_soon(self._keep_going, self._bridge.relay)
             nursery.start_soon(self._keep_going, self._keep_ready)
             nursery.start_soon(self._keep_going, self._keep_small)
+            nursery.start_soon(self._keep_going, history.keep)
             self._serving = True
             self._office.serving(self._channel.thread_ids())
             await self._closed.wait()

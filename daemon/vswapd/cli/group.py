@@ -27,9 +27,11 @@ from vswapd.cli.doctor import doctor
 from vswapd.cli.down import down
 from vswapd.cli.interrupt import StoppedError
 from vswapd.cli.metrics import metrics
+from vswapd.cli.report import report
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
 from vswapd.cli.status import status
+from vswapd.cli.top import top
 from vswapd.cli.up import up
 from vswapd.conffile import ConfigError
 
@@ -49,6 +51,8 @@ Examples:
   vswap config check                   is that file right?
   vswap status                         what it holds, and in how much memory
   vswap doctor                         is this machine fit, and are its devices well?
+  vswap top                            the same and what it does, live
+  vswap report --since 2h              the same over time, as a page for a browser
   vswap metrics --listen 127.0.0.1:9100
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
@@ -60,7 +64,20 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl, config, doctor, metrics):
+for _command in (
+    up,
+    down,
+    restart,
+    run,
+    status,
+    backing,
+    ctl,
+    config,
+    doctor,
+    metrics,
+    top,
+    report,
+):
     _vswap.add_command(_command)
 
 
