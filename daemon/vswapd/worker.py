@@ -29,6 +29,8 @@ from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report, comma
 from vswapd.ending import claim
 from vswapd.office import Office
 from vswapd.ownpages import own_stack
+from vswapd.sdnotify import Keeper
+from vswapd.statusline import keep_told
 
 __all__ = ["Charge", "Worker", "policy_of"]
 
@@ -203,6 +205,9 @@ class Worker:
             nursery.start_soon(self._keep_going, self._bridge.relay)
             nursery.start_soon(self._keep_going, self._keep_ready)
             nursery.start_soon(self._keep_going, self._keep_small)
+            if address := os.environ.get("NOTIFY_SOCKET"):
+                told = partial(keep_told, Keeper(address), self._store.statistics)
+                nursery.start_soon(self._keep_going, told)
             self._serving = True
             self._office.serving(self._channel.thread_ids())
             await self._closed.wait()

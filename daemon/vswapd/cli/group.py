@@ -20,13 +20,18 @@ import click
 
 import vswap
 from vswap.errors import UserError, VswapError
+from vswapd.cli.attach import attach
 from vswapd.cli.backing import backing
+from vswapd.cli.complete import completion
 from vswapd.cli.config import config
 from vswapd.cli.ctl import ctl
 from vswapd.cli.down import down
+from vswapd.cli.install import install, uninstall
 from vswapd.cli.interrupt import StoppedError
+from vswapd.cli.man import man
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
+from vswapd.cli.serve import serve
 from vswapd.cli.status import status
 from vswapd.cli.up import up
 from vswapd.conffile import ConfigError
@@ -49,6 +54,8 @@ Examples:
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
+  vswap install                        unit, manual pages, completions; then
+  systemctl enable --now vswap@swap0   swap at every boot
 """,
 )
 @click.version_option(vswap.__version__, prog_name="vswap", message="%(prog)s %(version)s")
@@ -56,7 +63,9 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl, config):
+_OF_DEVICES = (up, down, restart, run, status, backing, ctl, config, serve, attach)
+_OF_SYSTEM = (install, uninstall, man, completion)
+for _command in (*_OF_DEVICES, *_OF_SYSTEM):
     _vswap.add_command(_command)
 
 

@@ -7,6 +7,7 @@ import socket
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.complete import device_names
 from vswapd.cli.status import read_stats
 from vswapd.mounts import Device, find_device
 from vswapd.restarts import address_of, peer_of
@@ -23,7 +24,7 @@ Examples:
   vswap restart swap0    of several devices this one
 """
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 def restart(device: str | None) -> None:
     """Replace the daemon by one of the code that is installed now.
 

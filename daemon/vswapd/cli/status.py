@@ -11,6 +11,7 @@ import click
 
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
+from vswapd.cli.complete import device_names
 from vswapd.cli.text import human, table
 from vswapd.mounts import Device, devices, find_device, loop_devices, read_file
 from vswapd.swapdev import swap_area
@@ -47,7 +48,7 @@ class Status:
 
 
 @click.command()
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 @click.option("--json", "as_json", is_flag=True, help="Print all there is, as JSON.")
 @click.pass_context
 def status(context: click.Context, device: str | None, as_json: bool) -> None:
