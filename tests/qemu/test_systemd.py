@@ -9,6 +9,7 @@ from qemu.conftest import Boot
 from qemu.guest import Guest
 from qemu.stack import PASSES, Stack, hog_command, wait_filled
 
+UNIT = "vswap@swap0.service"
 SYSTEMD = "/lib/systemd/systemd"
 UP_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -20,8 +21,8 @@ def started(boot: Boot) -> Guest:
     guest = boot(memory=448, init=SYSTEMD, parameters="systemd.show_status=1", seconds=300.0)
     guest.run("systemctl", "is-active", "--wait", "swap.target", seconds=UP_SECONDS)
     end = time.monotonic() + UP_SECONDS
-    while guest.run("systemctl", "is-active", "vswap").stdout.strip() != "active":
-        assert time.monotonic() < end, guest.run("systemctl", "status", "vswap").stdout
+    while guest.run("systemctl", "is-active", UNIT).stdout.strip() != "active":
+        assert time.monotonic() < end, guest.run("systemctl", "status", UNIT).stdout
         guest.run("sleep", "1")
     assert "/dev/loop0" in guest.sh("cat /proc/swaps")
     return guest
@@ -36,16 +37,32 @@ def swapped(guest: Guest) -> None:
 def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
     guest = started(boot)
     after = "systemctl show -p ActiveEnterTimestampMonotonic --value "
-    unit, target = (int(guest.sh(after + name)) for name in ("vswap.service", "swap.target"))
+    unit, target = (int(guest.sh(after + name)) for name in (UNIT, "swap.target"))
     assert unit <= target
     guest.sh("head -c 40M /dev/zero >/dev/null")
     began = time.monotonic()
-    guest.sh("systemctl stop vswap", seconds=UP_SECONDS)
+    guest.sh(f"systemctl stop {UNIT}", seconds=UP_SECONDS)
     assert time.monotonic() - began < STOP_SECONDS
     assert "/dev/loop" not in guest.sh("cat /proc/swaps")
     assert guest.run("pgrep", "vswap-").returncode == 1
-    guest.sh("systemctl start vswap", seconds=UP_SECONDS)
-    guest.sh("systemctl reload vswap", seconds=UP_SECONDS)
+    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)
+    guest.sh(f"systemctl reload {UNIT}", seconds=UP_SECONDS)
+    Stack(guest).check()
+
+
+def test_all_processes_are_killed_and_the_next_ones_go_on(boot: Boot) -> None:
+    """What systemd has kept is enough, and loop device and swap are recognised."""
+    guest = started(boot)
+    swapped(guest)
+    guest.sh(f"systemctl kill --signal=KILL {UNIT}", seconds=UP_SECONDS)
+    end = time.monotonic() + UP_SECONDS
+    while "NRestarts=1\nActiveState=active" not in guest.sh(
+        f"systemctl show -p NRestarts -p ActiveState {UNIT}", seconds=UP_SECONDS
+    ):
+        assert time.monotonic() < end, guest.run("systemctl", "status", UNIT).stdout
+        guest.run("sleep", "1")
+    assert guest.sh("grep -c /dev/loop /proc/swaps").strip() == "1"
+    assert "pages" in guest.sh(f"systemctl show -p StatusText {UNIT}")
     Stack(guest).check()
 
 

@@ -62,7 +62,7 @@ def _command(context: click.Context) -> Iterator[str]:
     yield from roff.paragraphs(inspect.cleandoc(command.help or ""))
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and "--help" not in parameter.opts:
+        if record is not None and isinstance(parameter, click.Option) and not parameter.is_eager:
             yield from roff.definition(*record)
     examples = _examples(command.epilog)
     if examples:

@@ -40,7 +40,7 @@ _FILES = {
 
 _SIGNALS = {
     "SIGHUP": "To the supervisor: `vswap restart`, without an answer.",
-    "SIGTERM": "Unmount, if nothing uses the file. Else it is ignored: `vswap down` ends it safely.",
+    "SIGTERM": "Unmount, if nothing uses the file; else nothing: `vswap down` ends it safely.",
 }
 
 _ENVIRONMENT = {
