@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from vswap.errors import UserError
-from vswapd import system
-from vswapd.cli import install, main
+from vswapd.cli import install, main, system
 from vswapd.mounts import Device
 
 Captured = pytest.CaptureFixture[str]

@@ -12,7 +12,7 @@ import pytest
 
 from vswap.geometry import Geometry
 from vswap.store import Shape, State
-from vswapd.system import unit
+from vswapd.cli.system import unit
 
 PROGRAM = "/bin/true"
 # systemd.exec(5): each of these gives a service a mount namespace of its own.

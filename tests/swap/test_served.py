@@ -43,6 +43,13 @@ class Unit:
     def attach(self) -> subprocess.CompletedProcess[str]:
         return vswap("attach", NAME, "--config", str(self.config))
 
+    def tell(self, *arguments: str) -> tuple[int, str, str]:
+        """A command that has the daemon say more to systemd than fits into a socket's queue."""
+        process = start_vswap(*arguments)
+        assert eventually(lambda: bool(self.systemd.hear()) and process.poll() is not None, 30)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
     def said(self) -> str:
         return self.systemd.log.read_text()
 
@@ -89,8 +96,8 @@ def test_the_next_main_process_goes_on_with_loop_device_and_data(unit: Unit) -> 
     assert read.returncode == 0, read.stderr
     assert Path(f"{unit.config}.out").read_bytes() == data
 
-    down = vswap("down", NAME)
-    assert (down.returncode, down.stdout) == (0, ""), down.stderr
+    code, out, err = unit.tell("down", NAME)
+    assert (code, out) == (0, ""), err
     assert main.wait(10) == 0
     assert unit.systemd.hear().kept == []
     assert left_behind(unit.point) == []
@@ -99,16 +106,13 @@ def test_the_next_main_process_goes_on_with_loop_device_and_data(unit: Unit) -> 
 def test_after_a_restart_the_heir_is_the_main_process_before_the_old_one_ends(unit: Unit) -> None:
     main = unit.start()
     unit.systemd.hear().told.clear()
-    restart = start_vswap("restart", NAME)
-    # More is said than fits into a socket's queue, so somebody must listen meanwhile.
-    assert eventually(lambda: bool(unit.systemd.hear()) and restart.poll() is not None, 30)
-    out, err = restart.communicate()
-    assert (restart.returncode, out) == (0, f"{NAME} is served by a new daemon\n"), err
+    code, out, err = unit.tell("restart", NAME)
+    assert (code, out) == (0, f"{NAME} is served by a new daemon\n"), err
     assert main.wait(10) == 0  # it does not stay for the heir, as for a shell
     told = unit.systemd.hear().told
     (heir,) = {int(line[8:]) for line in told if line.startswith("MAINPID=")}
     assert heir != main.pid
-    assert vswap("down", NAME).returncode == 0
+    assert unit.tell("down", NAME)[0] == 0
     assert eventually(lambda: not Path(f"/proc/{heir}").exists())
 
 

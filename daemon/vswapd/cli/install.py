@@ -49,7 +49,7 @@ def install(context: click.Context, prefix: str, root: str, dry_run: bool) -> No
     And /etc/vswap.toml, if there is none. The unit starts the vswap that installs it. What somebody
     has changed is kept, and named; `vswap uninstall` takes away what was put there.
     """
-    from vswapd.system import find_program, system_files  # noqa: PLC0415  # only this needs them
+    from vswapd.cli.system import find_program, system_files  # noqa: PLC0415  # only this needs them
 
     commands = context.find_root().command
     assert isinstance(commands, click.Group)
