@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from hashlib import sha256
 from pathlib import Path
 
 from vswap.errors import UserError
@@ -33,7 +32,7 @@ class File:
     @property
     def digest(self) -> str:
         """What its content is known by."""
-        return sha256(self.content).hexdigest()
+        return _digest_of(self.content)
 
 
 class Verb(Enum):
@@ -111,7 +110,7 @@ class Installed:
         if place.is_symlink() or place.is_dir():
             return "no file"
         try:
-            return sha256(place.read_bytes()).hexdigest()
+            return _digest_of(place.read_bytes())
         except FileNotFoundError:
             return None
 
@@ -161,6 +160,12 @@ class Installed:
         }
         text = json.dumps(values, indent=2) + "\n"
         _write(_under(self.root, _PLACE), File(_PLACE, text.encode()))
+
+
+def _digest_of(content: bytes) -> str:
+    from hashlib import sha256  # noqa: PLC0415  # it takes longer than most commands do
+
+    return sha256(content).hexdigest()
 
 
 def _under(root: Path, path: Path) -> Path:

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vswapd.sdnotify import Keeper
-
 __all__ = ["asking_for_time"]
 
 _EVERY_SECONDS = 5.0
@@ -26,6 +24,8 @@ def asking_for_time() -> Iterator[None]:
     if not address:
         yield
         return
+    from vswapd.sdnotify import Keeper  # noqa: PLC0415  # most commands need none
+
     keeper, done = Keeper(address), threading.Event()
     line = f"EXTEND_TIMEOUT_USEC={_MORE_SECONDS * 1_000_000}"
 

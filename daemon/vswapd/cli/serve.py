@@ -20,7 +20,6 @@ from vswapd.cli.plan import Plan
 from vswapd.cli.run import become, make_backing
 from vswapd.config import Settings
 from vswapd.mounts import is_mount_point
-from vswapd.sdnotify import keeps_device
 
 __all__ = ["serve"]
 
@@ -42,6 +41,8 @@ def serve(device: str, config: str | None) -> None:
     For service managers: `vswap attach DEVICE` swaps on it when it is ready, which systemd is told
     of, and `vswap down DEVICE` ends it.
     """
+    from vswapd.sdnotify import keeps_device  # noqa: PLC0415  # no other command needs it
+
     settings: Settings | None = None
     kept = keeps_device(os.environ)
     try:
