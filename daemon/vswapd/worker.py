@@ -37,6 +37,8 @@ from vswapd.control import (
 from vswapd.ending import claim
 from vswapd.office import Office
 from vswapd.ownpages import own_stack
+from vswapd.sdnotify import Keeper
+from vswapd.statusline import keep_told
 
 __all__ = ["Charge", "Worker", "policy_of"]
 
@@ -213,6 +215,9 @@ class Worker:
             nursery.start_soon(self._keep_going, self._keep_ready)
             nursery.start_soon(self._keep_going, self._keep_small)
             nursery.start_soon(self._keep_going, history.keep)
+            if address := os.environ.get("NOTIFY_SOCKET"):
+                told = partial(keep_told, Keeper(address), self._store.statistics)
+                nursery.start_soon(self._keep_going, told)
             self._serving = True
             self._office.serving(self._channel.thread_ids())
             await self._closed.wait()

@@ -29,6 +29,7 @@ PACKAGES = (
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 IMAGE_SIZE = "1G"
+_MADE = "2"  # counted up when what is in the base comes about in another way
 CORPUS_MIB = 64
 PROGRAMS = ("hog",)
 
@@ -56,7 +57,7 @@ def root_image() -> Path:
     """The image, raw. To be called with the cache locked."""
     base = _base()
     wheel = _wheel()
-    files = [*sorted((ROOT / "systemd").glob("*.service")), Path(__file__).parent / "agent.py"]
+    files = [Path(__file__).parent / "agent.py"]
     programs = [build(name, base.parent / "programs") for name in PROGRAMS]
     key = key_of(
         base.name,
@@ -69,8 +70,9 @@ def root_image() -> Path:
         tree = base / "tree"
         _install(tree, wheel)
         for file in files:
-            shutil.copy(file, _place(tree, file))
-        _in(tree, "systemctl", "enable", "vswap.service")
+            shutil.copy(file, tree / "opt/test")
+        _in(tree, "/opt/vswap/bin/vswap", "install")
+        _in(tree, "systemctl", "enable", "vswap@swap0.service")
         for program in programs:
             shutil.copy(program, tree / "opt/test" / program.name.partition("-")[0])
         shutil.copy(data, tree / "opt/test/corpus")
@@ -82,10 +84,6 @@ def root_image() -> Path:
 
 def _contents(file: Path) -> bytes:
     return file.name.encode() + b"\0" + file.read_bytes()
-
-
-def _place(tree: Path, file: Path) -> Path:
-    return tree / ("etc/systemd/system" if file.suffix == ".service" else "opt/test")
 
 
 def _corpus(folder: Path) -> None:
@@ -109,7 +107,7 @@ def _pip(*arguments: str) -> None:
 
 def _base() -> Path:
     wanted = (ROOT / "requirements/run.txt").read_text()
-    key = key_of(SUITE, *PACKAGES, wanted, *LEFT_OUT)
+    key = key_of(SUITE, *PACKAGES, wanted, *LEFT_OUT, _MADE)
     return cached("base", key, _make_base)
 
 
@@ -137,7 +135,6 @@ def _make_base(folder: Path) -> None:
     (tree / "etc/systemd/system/agent.service").write_text(SERVICE)
     (tree / "etc/fstab").write_text("/dev/vda / ext4 noatime 0 0\n")
     (tree / "etc/machine-id").write_text("")
-    (tree / "usr/local/bin/vswap").symlink_to("/opt/vswap/bin/vswap")
     _in(tree, "systemctl", "enable", "agent.service")
     for unit in ("systemd-timesyncd.service", "apt-daily.timer", "dpkg-db-backup.timer"):
         with suppress(subprocess.CalledProcessError):

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import click
 
+from vswapd.cli.complete import device_names
 from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for, settings_for
 from vswapd.cli.plan import default_mount
 from vswapd.cli.text import table
@@ -96,7 +97,7 @@ Examples:
   vswap config show swap1 --config FILE
 """
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 @_file_option
 @click.option("--json", "as_json", is_flag=True, help="Print all there is, as JSON.")
 def show(device: str | None, file: str | None, as_json: bool) -> None:

@@ -20,16 +20,21 @@ import click
 
 import vswap
 from vswap.errors import UserError, VswapError
+from vswapd.cli.attach import attach
 from vswapd.cli.backing import backing
+from vswapd.cli.complete import completion
 from vswapd.cli.config import config
 from vswapd.cli.ctl import ctl
 from vswapd.cli.doctor import doctor
 from vswapd.cli.down import down
+from vswapd.cli.install import install, uninstall
 from vswapd.cli.interrupt import StoppedError
+from vswapd.cli.man import man
 from vswapd.cli.metrics import metrics
 from vswapd.cli.report import report
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
+from vswapd.cli.serve import serve
 from vswapd.cli.status import status
 from vswapd.cli.top import top
 from vswapd.cli.up import up
@@ -57,6 +62,8 @@ Examples:
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
+  vswap install                        units, manual pages, completions; then
+  systemctl enable --now vswap@swap0   swap at every boot
 """,
 )
 @click.version_option(vswap.__version__, prog_name="vswap", message="%(prog)s %(version)s")
@@ -64,20 +71,10 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (
-    up,
-    down,
-    restart,
-    run,
-    status,
-    backing,
-    ctl,
-    config,
-    doctor,
-    metrics,
-    top,
-    report,
-):
+_OF_DEVICES = (up, down, restart, run, status, backing, ctl, config, serve, attach)
+_THAT_LOOK = (doctor, metrics, top, report)
+_OF_SYSTEM = (install, uninstall, man, completion)
+for _command in (*_OF_DEVICES, *_THAT_LOOK, *_OF_SYSTEM):
     _vswap.add_command(_command)
 
 

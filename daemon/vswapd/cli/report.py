@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.complete import device_names
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.mounts import Device, find_device, read_file
 
@@ -28,7 +29,7 @@ Examples:
   vswap report --since 3d -o - | gzip >week.html.gz
 """,
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 @click.option(
     "--since",
     metavar="PERIOD",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.complete import device_names
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.mounts import Device, find_device
 
@@ -34,7 +35,7 @@ Examples:
   vswap top --once --interval 10 >now.txt
 """,
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 @click.option(
     "--interval",
     metavar="SECONDS",

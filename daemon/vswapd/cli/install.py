@@ -1,0 +1,134 @@
+"""`vswap install`, `vswap uninstall`: units, manual pages, completions, a first configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from vswap.errors import UserError
+from vswapd.manifest import Installed, Step, Verb
+from vswapd.mounts import devices
+from vswapd.swapdev import run_program
+
+__all__ = ["install", "uninstall"]
+
+_PREFIX = "/usr/local"
+_SYSTEMD = Path("/run/systemd/system")
+_RELOAD_SECONDS = 60.0
+
+_root_option = click.option(
+    "--root", metavar="DIR", default="/", help="The system's root directory. [default: /]"
+)
+_dry_option = click.option("--dry-run", is_flag=True, help="Only list what would be done.")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  vswap install                         then: systemctl enable --now vswap@swap0
+  vswap install --dry-run
+  vswap install --prefix /usr --root /mnt/image
+"""
+)
+@click.option(
+    "--prefix",
+    metavar="DIR",
+    default=_PREFIX,
+    show_default=True,
+    help="Where programs, pages and units go.",
+)
+@_root_option
+@_dry_option
+@click.pass_context
+def install(context: click.Context, prefix: str, root: str, dry_run: bool) -> None:
+    """Put units, manual pages and completions of shells in place.
+
+    And /etc/vswap.toml, if there is none. The units start the vswap that installs them. What
+    somebody has changed is kept, and named; `vswap uninstall` takes away what was put there.
+    """
+    from vswapd.cli.system import find_program, system_files  # noqa: PLC0415  # only this needs them
+
+    commands = context.find_root().command
+    assert isinstance(commands, click.Group)
+    prefix = _absolute(prefix, "--prefix")
+    installed = _installed(root, dry_run=dry_run)
+    if installed.prefix not in (None, prefix):
+        raise UserError(f"vswap is installed under {installed.prefix}; `vswap uninstall` first")
+    wanted = system_files(prefix, find_program(), commands)
+    steps = installed.to_install(wanted)
+    if not dry_run:
+        installed.install(prefix, wanted, steps)
+        _reload(installed.root)
+    _tell(steps)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  systemctl disable --now vswap@swap0 && vswap uninstall
+  vswap uninstall --dry-run
+"""
+)
+@_root_option
+@_dry_option
+def uninstall(root: str, dry_run: bool) -> None:
+    """Take away what `vswap install` has put in place.
+
+    What was changed since is kept, and named. Refuses while a device is up, or enabled in systemd.
+    """
+    installed = _installed(root, dry_run=dry_run)
+    _check_unused(installed.root)
+    steps = installed.to_uninstall()
+    if not dry_run:
+        installed.uninstall(steps)
+        _reload(installed.root)
+    _tell(steps)
+
+
+def _installed(root: str, *, dry_run: bool) -> Installed:
+    path = Path(_absolute(root, "--root"))
+    if not path.is_dir():
+        raise UserError(f"--root {root} is no directory")
+    if not dry_run and path == Path("/") and os.geteuid() != 0:
+        raise UserError("this needs root; --dry-run lists what would be done")
+    return Installed.read(path)
+
+
+def _absolute(path: str, option: str) -> str:
+    if not path.startswith("/") or not path.isprintable():
+        raise UserError(f"{option} {path!r} must be an absolute path")
+    return os.path.normpath("/" + path.lstrip("/"))
+
+
+def _check_unused(root: Path) -> None:
+    if root == Path("/") and (present := devices()):
+        name = present[0].name
+        raise UserError(f"the device {name} is up; `vswap down {name}` first")
+    for link in sorted((root / "etc/systemd/system").glob("*.wants/vswap[@-]*.service")):
+        name = link.stem
+        raise UserError(f"{name} is enabled; `systemctl disable {name}` first")
+
+
+def _reload(root: Path) -> None:
+    """Have systemd read its units again, if it is the one of this system."""
+    if root != Path("/") or not _SYSTEMD.is_dir():
+        return
+    try:
+        ended = run_program(["systemctl", "daemon-reload"], _RELOAD_SECONDS)
+        problem = ended.last_line if ended.code else None
+    except (UserError, TimeoutError) as error:
+        problem = str(error)
+    if problem:
+        click.echo(f"vswap: warning: systemd has not read its units again: {problem}", err=True)
+
+
+def _tell(steps: Sequence[Step]) -> None:
+    told = [step for step in steps if step.verb is not Verb.LEAVE]
+    for step in told:
+        why = " (changed, or not of vswap install)" if step.verb is Verb.KEEP else ""
+        click.echo(f"{step.verb.value} {step.path}{why}")
+    if not told:
+        click.echo("nothing to do")

@@ -1,0 +1,182 @@
+"""Files that are put into a system, and what takes them away again: a list with their checksums.
+
+A file that is there and is neither what is to be written nor what we wrote last belongs to somebody
+else, who may have made it out of ours: it is kept, by `install` and by `uninstall`. The list is
+written last and removed last, so that what was interrupted can be done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from vswap.errors import UserError
+
+__all__ = ["File", "Installed", "Step", "Verb"]
+
+_PLACE = Path("/var/lib/vswap/installed.json")
+
+
+@dataclass(frozen=True)
+class File:
+    """One to be installed at `path`, an absolute one in the system that it is for."""
+
+    path: Path
+    content: bytes
+    mode: int = 0o644
+
+    @property
+    def digest(self) -> str:
+        """What its content is known by."""
+        return _digest_of(self.content)
+
+
+class Verb(Enum):
+    """What is done with a file. The value is how a person is told."""
+
+    WRITE = "write"
+    LEAVE = "same"
+    KEEP = "keep"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to be done, or not."""
+
+    verb: Verb
+    path: Path
+
+
+@dataclass
+class Installed:
+    """What is installed in a system whose root directory is `root`.
+
+    `files` are the checksums of what was written, by path; `directories` were made for them.
+    """
+
+    root: Path
+    prefix: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    directories: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, root: Path) -> Installed:
+        """What the list in there says; nothing if there is none. Raises `UserError`, `OSError`."""
+        place = _under(root, _PLACE)
+        try:
+            found = json.loads(place.read_text())
+            files = {str(path): str(digest) for path, digest in found["files"].items()}
+            return cls(root, str(found["prefix"]), files, list(map(str, found["directories"])))
+        except FileNotFoundError:
+            return cls(root)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise UserError(f"{place} makes no sense; look at it, and remove it") from None
+
+    # --- What is to be done -------------------------------------------------------------------
+
+    def to_install(self, wanted: Sequence[File]) -> list[Step]:
+        """So that these are there, and no others of ours. Nothing is changed. Raises `OSError`."""
+        steps = [Step(self._what_to_do(file), file.path) for file in wanted]
+        names = {str(file.path) for file in wanted}
+        return steps + self._removals(path for path in self.files if path not in names)
+
+    def to_uninstall(self) -> list[Step]:
+        """So that nothing of ours is there. Nothing is changed. Raises `OSError`."""
+        return self._removals(self.files)
+
+    def _what_to_do(self, file: File) -> Verb:
+        found = self._digest(file.path)
+        if found == file.digest:
+            return Verb.LEAVE
+        ours = found is None or found == self.files.get(str(file.path))
+        return Verb.WRITE if ours else Verb.KEEP
+
+    def _removals(self, paths: Iterable[str]) -> list[Step]:
+        found = {path: self._digest(Path(path)) for path in paths}
+        return [
+            Step(Verb.REMOVE if digest == self.files[path] else Verb.KEEP, Path(path))
+            for path, digest in found.items()
+            if digest is not None
+        ]
+
+    def _digest(self, path: Path) -> str | None:
+        """Of what is there: None for nothing, and what is of no file for what is none."""
+        place = _under(self.root, path)
+        if place.is_symlink() or place.is_dir():
+            return "no file"
+        try:
+            return _digest_of(place.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    # --- Doing it -----------------------------------------------------------------------------
+
+    def install(self, prefix: str, wanted: Sequence[File], steps: Sequence[Step]) -> None:
+        """Do the steps of `to_install`, and note what is there then. Raises `OSError`."""
+        files = {file.path: file for file in wanted}
+        noted: dict[str, str] = {}
+        for step in steps:
+            path = str(step.path)
+            if step.verb is Verb.WRITE:
+                self._make_directory(step.path.parent)
+                _write(_under(self.root, step.path), files[step.path])
+            if step.verb is Verb.REMOVE:
+                _under(self.root, step.path).unlink(missing_ok=True)
+            elif step.verb is not Verb.KEEP:
+                noted[path] = files[step.path].digest
+            elif step.path in files and path in self.files:
+                noted[path] = self.files[path]  # it may become what it was
+        self.prefix, self.files = prefix, noted
+        self._make_directory(_PLACE.parent)
+        self._save()
+
+    def uninstall(self, steps: Sequence[Step]) -> None:
+        """Do the steps of `to_uninstall`, and forget what was kept. Raises `OSError`."""
+        for step in steps:
+            if step.verb is Verb.REMOVE:
+                _under(self.root, step.path).unlink(missing_ok=True)
+        _under(self.root, _PLACE).unlink(missing_ok=True)
+        for directory in sorted(self.directories, key=len, reverse=True):
+            with suppress(OSError):  # something else is in it
+                _under(self.root, Path(directory)).rmdir()
+
+    def _make_directory(self, path: Path) -> None:
+        place = _under(self.root, path)
+        if not place.is_dir():
+            self._make_directory(path.parent)
+            place.mkdir(mode=0o755)
+            self.directories.append(str(path))
+
+    def _save(self) -> None:
+        values: Mapping[str, object] = {
+            "prefix": self.prefix,
+            "files": self.files,
+            "directories": self.directories,
+        }
+        text = json.dumps(values, indent=2) + "\n"
+        _write(_under(self.root, _PLACE), File(_PLACE, text.encode()))
+
+
+def _digest_of(content: bytes) -> str:
+    from hashlib import sha256  # noqa: PLC0415  # it takes longer than most commands do
+
+    return sha256(content).hexdigest()
+
+
+def _under(root: Path, path: Path) -> Path:
+    """Where a path of the system is, as we see it."""
+    return root / path.relative_to("/")
+
+
+def _write(place: Path, file: File) -> None:
+    """Replace what is there as a whole."""
+    new = place.with_name(f".{place.name}.vswap-new")
+    new.unlink(missing_ok=True)
+    new.write_bytes(file.content)
+    new.chmod(file.mode)
+    new.replace(place)
