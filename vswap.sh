@@ -93,21 +93,22 @@ run_tests() {
     if (($#)); then
         "$bin/python" -m pytest "$@"
     else
-        run_both "$bin/python"
+        run_all "$bin/python"
     fi
 }
 
-# What runs in virtual machines takes as long as all the rest: beside it.
-run_both() {
-    local failed=0
+# What runs in virtual machines takes longest: beside it run those that do not care for the time,
+# and after it those that kill and time real devices.
+run_all() {
+    local failed=0 real=(tests/benchmarks tests/mount tests/swap)
     guests_said=$(mktemp)
-    "$1" -m pytest -m qemu >"$guests_said" 2>&1 &
+    "$1" -m pytest tests/qemu >"$guests_said" 2>&1 &
     guests=$!
     trap 'kill -KILL "$guests" 2>/dev/null || true; rm -f "$guests_said"' EXIT
-    "$1" -m pytest -m "not qemu" || failed=1
+    "$1" -m pytest tests --ignore=tests/qemu "${real[@]/#/--ignore=}" || failed=1
     wait "$guests" || failed=1
-    say "pytest -m qemu"
     cat "$guests_said"
+    "$1" -m pytest "${real[@]}" || failed=1
     return "$failed"
 }
 

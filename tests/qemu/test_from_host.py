@@ -69,7 +69,7 @@ def test_two_guests_swap_on_two_devices(
             "mkswap /dev/vdb >/dev/null && swapon --discard /dev/vdb"
         )
     hogs = [
-        Stack(guest).hog(GUEST_MIB + 60, "--passes", str(PASSES), "--seconds", "15")
+        Stack(guest).hog(GUEST_MIB + 60, "--passes", str(PASSES), "--seconds", "10")
         for guest in guests
     ]
     for hog in hogs:

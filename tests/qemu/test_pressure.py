@@ -51,7 +51,7 @@ def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> 
     files.signal(9)
     done = guest.run(
         *("stress-ng", "--vm", "1", "--vm-bytes", "160M", "--vm-method", "rand-sum", "--verify"),
-        *("--timeout", "15s"),
+        *("--timeout", "10s"),
         seconds=90.0,
     )
     assert done.returncode == 0, str(done)
@@ -72,7 +72,7 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack = Stack(guest)
     options = ("--memory-limit", "64M", "--backing", "/dev/vdb", "--spares", "2")
     stack.up("--size", "1G", *options)
-    hog = stack.hog(512 + 40, "--passes", str(PASSES), "--seconds", "40")
+    hog = stack.hog(512 + 40, "--passes", str(PASSES), "--seconds", "30")
     kills = 0
     while hog.poll():
         kills += (
@@ -92,7 +92,7 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     guest = boot(memory=448, seconds=300.0)
     stack = Stack(guest)
     stack.up("--size", "768M")
-    hog = stack.hog(448 + 20, "--passes", str(PASSES), "--seconds", "20")
+    hog = stack.hog(448 + 20, "--passes", str(PASSES), "--seconds", "12")
     wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
     script = f"kill -STOP {' '.join(pids)}; sleep 5; kill -CONT {' '.join(pids)}"
