@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 _PROC = Path("/proc")
+_KILL_SECONDS = 10.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -105,10 +108,18 @@ def alive(pids: Iterable[int]) -> list[int]:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """End them at once, whatever they do."""
+    """End them at once, whatever they do. Returns when they have ended, but for a stuck one."""
+    ending = []
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            ending.append(os.pidfd_open(pid))
+            signal.pidfd_send_signal(ending[-1], signal.SIGKILL)
+    until = time.monotonic() + _KILL_SECONDS
+    for fd in ending:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll(1000 * max(0.0, until - time.monotonic()))
+        os.close(fd)
 
 
 def _stat(entry: Path) -> list[str]:

@@ -105,9 +105,8 @@ def take_precedence(*, inherited: bool = True) -> None:
     ALLOC_HARDER up to 6.3, ALLOC_MIN_RESERVE since), and reclaim waits for us. Nothing happens
     if it is not allowed.
     """
-    policy = os.SCHED_RR if inherited else os.SCHED_RR | os.SCHED_RESET_ON_FORK
     with suppress(OSError):
-        os.sched_setscheduler(0, policy, os.sched_param(1))
+        _go_first(0 if inherited else os.SCHED_RESET_ON_FORK)
 
 
 def give_precedence() -> None:
@@ -116,9 +115,13 @@ def give_precedence() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
+def _go_first(flags: int = 0) -> None:
+    os.sched_setscheduler(0, os.SCHED_RR | flags, os.sched_param(1))
+
+
 def _try_precedence(log: Log) -> bool:
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        _go_first()
     except OSError as error:
         _say_once(
             log,

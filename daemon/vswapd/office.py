@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
+from contextlib import suppress
 
 from vswap.errors import UserError
 from vswap.proto import abi, encode_init_reply
@@ -78,6 +80,12 @@ class KeptBacking(FileBacking):
         self._office = office
 
     def close(self) -> None:
-        """The supervisor lets go of it, too."""
+        """The supervisor lets go of it, too.
+
+        The lock goes first, for all who share it: another device may have the file at once, also
+        if this process dies now and the kernel takes its time to close what it had open.
+        """
+        with suppress(OSError):
+            fcntl.flock(self.fileno(), fcntl.LOCK_UN)
         super().close()
         self._office.drop_backing()

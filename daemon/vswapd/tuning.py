@@ -42,6 +42,7 @@ from pathlib import Path
 
 from vswap.errors import UserError
 from vswapd.mounts import devices
+from vswapd.sizes import machine_memory
 
 __all__ = ["KNOBS", "Knob", "knobs", "raised", "restore", "tune"]
 
@@ -64,6 +65,16 @@ class Knob:
     only_if: tuple[Path, str] | None = None
     most: bool = False
 
+    def is_of_use(self) -> bool:
+        """Whether this machine is one that gains by it. Raises `OSError`."""
+        if self.only_if is None:
+            return True
+        file, line = self.only_if
+        try:
+            return file.read_text().strip() == line
+        except FileNotFoundError:
+            return False
+
     def suits(self, now: int) -> bool:
         """Whether nothing is to be done."""
         return now <= self.value if self.most else now >= self.value
@@ -82,8 +93,9 @@ def knobs(root: Path = Path("/")) -> tuple[Knob, ...]:
 
 
 def _scale_factor() -> int:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(-(-10_000 * _BETWEEN_MARKS // memory), 1000)  # which is the most that it takes
+    return min(
+        -(-10_000 * _BETWEEN_MARKS // machine_memory()), 1000
+    )  # which is the most that it takes
 
 
 KNOBS = knobs()
@@ -169,7 +181,7 @@ def _plan(
     for knob in wanted:
         path = str(knob.path)
         try:
-            if _is_of_use(knob) and not knob.suits(now := _value(knob.path)):
+            if knob.is_of_use() and not knob.suits(now := _value(knob.path)):
                 earlier = known.get(path)
                 before = earlier.before if earlier and earlier.ours == now else now
                 changes[path] = _Change(before, knob.value)
@@ -180,13 +192,6 @@ def _plan(
         except ValueError:
             problems.append(f"{path} stays as it is: it does not hold a number")
     return changes, problems
-
-
-def _is_of_use(knob: Knob) -> bool:
-    if knob.only_if is None:
-        return True
-    file, line = knob.only_if
-    return file.read_text().strip() == line
 
 
 def _stays(path: str, error: OSError) -> str:

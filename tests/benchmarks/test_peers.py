@@ -138,6 +138,7 @@ def test_a_mapping_is_found_by_its_size() -> None:
 def test_killing_ends_all_and_forgives_those_that_are_gone() -> None:
     process = subprocess.Popen(["sleep", "60"])
     processes.kill([process.pid])
+    assert not processes.alive([process.pid])
     assert process.wait(10) == -signal.SIGKILL
     processes.kill([process.pid])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -127,6 +128,16 @@ def systemd(address: str) -> Iterator[Systemd]:
     yield made
     made.hear()
     made.close()
+
+
+@pytest.fixture
+def kept_signals() -> Iterator[None]:
+    """As they were: a command leaves them ignored in the end, and so would its heirs."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number in numbers:
+        signal.signal(number, before[number])
 
 
 MakeBacking = Callable[[str], str]

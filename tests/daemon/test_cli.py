@@ -61,15 +61,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
 
 
 @pytest.fixture
-def signals() -> Iterator[Interrupts]:
+def signals(kept_signals: None) -> Iterator[Interrupts]:
     """Signals as a command handles them, and as they were afterwards."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with interrupts() as state:
         yield state
-    for number in numbers:
-        signal.signal(number, before[number])
 
 
 # ---------------------------------------------------------------- what bad input gets

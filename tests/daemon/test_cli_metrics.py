@@ -22,14 +22,7 @@ SECONDS = 20
 ONE = "# HELP vswap_size_bytes Size\n# TYPE vswap_size_bytes gauge\n"
 
 
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """As they were: a command that has listened ignores them in the end, and so would its heirs."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number in numbers:
-        signal.signal(number, before[number])
+pytestmark = pytest.mark.usefixtures("kept_signals")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -29,14 +28,7 @@ Enabled = list[SwapArea]
 Programs = Callable[[list[str]], None]
 
 
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """As they were: a command leaves them ignored, for it ends then."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number in numbers:
-        signal.signal(number, before[number])
+pytestmark = pytest.mark.usefixtures("kept_signals")
 
 
 @pytest.fixture

@@ -127,6 +127,18 @@ def test_the_lock_of_a_backing_outlives_the_worker(
     assert keeping.held == path
 
 
+def test_another_device_may_have_a_backing_that_was_closed_though_somebody_has_it_open_yet(
+    office: Office, keeping: Keeping, make_backing: MakeBacking
+) -> None:
+    """A worker that dies just after it let go is some time about closing its files."""
+    path = make_backing("file")
+    backing = office.open_backing(path)
+    dying = os.dup(backing.fileno())
+    backing.close()
+    office.open_backing(path).close()
+    os.close(dying)
+
+
 def test_what_cannot_be_a_backing_is_not_held(
     office: Office, link: Link, keeping: Keeping, tmp_path: Path
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from qemu.guest import Done, Guest, Job
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "beats",
     "hog_command",
     "judged",
+    "unfinished",
     "wait_filled",
 ]
 
@@ -25,6 +28,12 @@ UP_SECONDS = 120.0
 DOWN_SECONDS = 180.0
 FILL_SECONDS = 280.0
 PASSES = 64
+
+
+unfinished = pytest.mark.skipif(
+    not os.environ.get("VSWAP_UNFINISHED"),
+    reason="hangs now and then: see docs/guests.md (VSWAP_UNFINISHED=1 runs it)",
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,6 @@ def failing(path: Path, kind: str, every_mib: int) -> dict[str, Any]:
     }
 
 
-APART = """
-cd /sys/fs/cgroup
-mkdir apart
-echo +memory >cgroup.subtree_control
-echo 0 >apart/memory.swap.max
-for pid in 1 $(pgrep -f agent.py); do echo $pid >apart/cgroup.procs; done
-"""
-"""Only the hog is to have pages that cannot be read, and not who looks after the guest."""
-
-
 def told(line: str) -> bool:
     """What the kernel says of a disk that fails, and of a device that cannot read."""
     return "I/O error" in line and ("vdb" in line or "WRITE" not in line)
@@ -59,11 +48,7 @@ def test_a_failing_disk_loses_no_page_silently(
     guest = boot(memory=288, drives=[Drive(node)], expected=told, seconds=400.0)
     stack = Stack(guest)
     stack.up("--size", "768M", "--memory-limit", "32M", "--backing", "/dev/vdb")
-    guest.sh(APART)
-    words = shlex.join(hog_command(288 + 40, "--passes", "1"))
-    hog = guest.run(
-        "sh", "-c", f"echo $$ >/sys/fs/cgroup/cgroup.procs; exec {words}", seconds=SECONDS
-    )
+    hog = guest.run(*hog_command(288 + 40, "--passes", "1"), seconds=SECONDS)
     stats = stack.status()["stats"]
     assert stats["writeback_pages"] > 0
     assert stats["failed_writes"] == 0

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from typing import NoReturn
 
 import click
@@ -51,20 +52,20 @@ def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
     area is enabled then, and what is on it is still there.
     """
     _check_room(device, area)
-    process = None
+    process, said = None, b""
     with _meter(device, area) as show:
         try:
             with _helped(device, area, signals) as leads:
                 while not leads(_POLL_SECONDS):
                     show()
-                said = _ANOTHER
-                patience = _Patience(area)
-                while _ANOTHER in said and patience.lasts():
+                for _ in _attempts(area):
                     with signals.held():
                         process = start_swapoff(area.path)
                     while not _ended(process, _POLL_SECONDS):
                         show()
                     _, said = process.communicate()
+                    if _ANOTHER not in said:
+                        break
         except KeyboardInterrupt:
             if process is None:
                 raise StoppedError(_STILL_ON) from None
@@ -75,31 +76,23 @@ def swap_off(device: Device, area: SwapArea, signals: Interrupts) -> None:
         raise UserError(f"swap is still on: {why}")
 
 
-class _Patience:
-    """With somebody else's swapoff: for as long as it gets on."""
+def _attempts(area: SwapArea) -> Iterator[None]:
+    """One, and others for as long as the area is there and somebody else's swapoff gets on.
 
-    def __init__(self, area: SwapArea) -> None:
-        self._path, self._used = area.path, area.used
-        self._tries = 0
-        self._idle = 0.0
-
-    def lasts(self) -> bool:
-        """Whether the area is still there, and it is worth trying; waits before all but the first.
-
-        Raises nothing; what the last swapoff said tells why it is not.
-        """
-        self._tries += 1
-        if self._tries == 2:
-            click.echo(f"another swapoff of {self._path} is at work; waiting for it", err=True)
-        if self._tries > 1:
-            time.sleep(_WAIT_SECONDS)
-        now = swap_area(self._path)
-        if now is None:
-            return False
-        if self._tries > 1:
-            self._idle = self._idle + _WAIT_SECONDS if now.used >= self._used else 0.0
-            self._used = now.used
-        return self._idle < _OTHERS_IDLE_SECONDS
+    Waits before all but the first.
+    """
+    now, used, idle = swap_area(area.path), area.used, 0.0
+    for attempt in count():
+        if now is None or idle >= _OTHERS_IDLE_SECONDS:
+            return
+        yield
+        if attempt == 0:
+            click.echo(f"another swapoff of {area.path} is at work; waiting for it", err=True)
+        time.sleep(_WAIT_SECONDS)
+        now = swap_area(area.path)
+        if now is not None:
+            idle = idle + _WAIT_SECONDS if now.used >= used else 0.0
+            used = now.used
 
 
 @contextmanager

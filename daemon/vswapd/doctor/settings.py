@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vswapd.doctor.finding import Finding, good, warning
 from vswapd.doctor.machine import Machine
-from vswapd.tuning import Knob, knobs
+from vswapd.tuning import knobs
 
 __all__ = ["overcommit", "swappiness", "tuned"]
 
@@ -21,7 +21,7 @@ def tuned(machine: Machine) -> Iterator[Finding]:
     for knob in knobs(machine.root):
         name = str(knob.path.relative_to(machine.root))
         now = machine.number(name)
-        if now is None or not _is_of_use(machine, knob):
+        if now is None or not knob.is_of_use():
             continue
         if knob.suits(now):
             yield good(f"{knob.path.name} is {now}")
@@ -32,13 +32,6 @@ def tuned(machine: Machine) -> Iterator[Finding]:
             )
         else:
             yield good(f"{knob.path.name} is {now}; `vswap up` makes it {knob.value} for its time")
-
-
-def _is_of_use(machine: Machine, knob: Knob) -> bool:
-    if knob.only_if is None:
-        return True
-    file, line = knob.only_if
-    return machine.text(str(file.relative_to(machine.root))) == line
 
 
 def swappiness(machine: Machine) -> Iterator[Finding]:
