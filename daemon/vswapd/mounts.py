@@ -28,6 +28,7 @@ __all__ = [
     "holders",
     "is_mount_point",
     "loop_devices",
+    "loops_of",
     "mount_points",
     "parse_mountinfo",
     "read_file",
@@ -155,7 +156,12 @@ def _why_not_one(selector: str | None, present: list[Device], matching: list[Dev
 
 def loop_devices(device: Device) -> list[str]:
     """The loop devices (`/dev/loopN`) that are attached to the device's swap file."""
-    swap_file = os.fsencode(device.mount) + b"/swap"
+    return loops_of(device.mount)
+
+
+def loops_of(mount: str) -> list[str]:
+    """`loop_devices` of what is mounted there."""
+    swap_file = os.fsencode(mount) + b"/swap"
     found = []
     for entry in sorted(_SYS_BLOCK.glob("loop*")):
         with suppress(FileNotFoundError):  # detached ones have no such directory

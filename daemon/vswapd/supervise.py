@@ -21,12 +21,14 @@ from collections.abc import Sequence
 from vswap import libc
 from vswap.errors import UserError
 from vswapd import memory
+from vswapd.ballast import Ballast
 from vswapd.ending import open_worker
 from vswapd.handover import SUPERVISOR, Heir, Inheritance
 from vswapd.heartbeat import Heartbeat
 from vswapd.held import Held, Record
 from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link
+from vswapd.mounts import loops_of
 from vswapd.notify import Ready, Told, reason
 from vswapd.offspring import FORK_SERVER
 from vswapd.restarts import Desk
@@ -45,6 +47,7 @@ class _Daemon:
         self._supervisor = supervisor
         self._keeper = keeper
         self._command = command
+        self._ballast = Ballast(self._find_loop)
         self._heartbeat = Heartbeat(keeper, os.environ)
         self._desk = self._open_desk()
         self.heir: Heir | None = None
@@ -74,7 +77,12 @@ class _Daemon:
         except OSError as error:
             self._tell(f"error {error.strerror}")
 
+    def _find_loop(self) -> str | None:
+        loops = loops_of(self._supervisor.estate.record.point)
+        return loops[0].rpartition("/")[2] if loops else None
+
     def _look(self, now: float) -> None:
+        self._ballast.look()
         self._heartbeat.look(now)
         if self.heir is not None:
             self.heir.look(now)
@@ -88,6 +96,7 @@ class _Daemon:
             self._desk.tell(line)
 
     def close(self) -> None:
+        self._ballast.close()
         if self._desk is not None:
             self._desk.close()
 

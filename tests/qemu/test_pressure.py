@@ -89,6 +89,18 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack.down()
 
 
+SUSPEND = """
+import ctypes, os, signal, sys, time
+# It must not come to wait for whom it has stopped: all that it needs, it has.
+assert ctypes.CDLL(None).mlockall(3) == 0
+pids = [int(pid) for pid in sys.argv[1:]]
+for number, seconds in (signal.SIGCONT, 0.1), (signal.SIGSTOP, 5), (signal.SIGCONT, 0):
+    for pid in pids:
+        os.kill(pid, number)
+    time.sleep(seconds)
+"""
+
+
 @unfinished
 def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     guest = boot(memory=448, seconds=300.0)
@@ -97,9 +109,8 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     hog = stack.hog(448 + 20, "--passes", str(PASSES), "--seconds", "12")
     wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
-    script = f"kill -STOP {' '.join(pids)}; sleep 5; kill -CONT {' '.join(pids)}"
-    # The shell must not come to wait for what it has stopped.
-    guest.run("sh", "-c", script, seconds=HOG_SECONDS).ok()
+    guest.write("/tmp/suspend.py", SUSPEND)
+    guest.run("chrt", "-r", "2", "python3", "/tmp/suspend.py", *pids, seconds=HOG_SECONDS).ok()
     judged(hog.wait(HOG_SECONDS))
     stack.check()
     assert stack.status()["stats"]["worker_restarts"] == 0

@@ -1,0 +1,137 @@
+"""Memory that is kept only to be thrown off when nobody gets on without it.
+
+Reclaim waits for the loop device, and the loop device for its thread in the kernel. That thread
+needs a little memory for each request, and the kernel gives it none of what it keeps back for
+those who reclaim. When all else is used up it waits for reclaim, and reclaim for it.
+
+What shows that: requests are in the loop device, and not one of them ends from one look to the
+next. Then a part of the ballast goes to whoever asks for memory first, the thread among them.
+What it needs for one request is less than what the end of that request gives back, so all goes on.
+The ballast is taken in again in small pieces, when the device works and that makes nobody wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["Ballast", "free_memory"]
+
+_PIECE = 256 << 10
+_PIECES = 16
+_AT_ONCE = 4
+"""As many are thrown off at a look."""
+
+_AGAIN = 30
+"""After so many looks it is asked again which loop device it is. That takes memory."""
+
+_MIN_FREE = Path("/proc/sys/vm/min_free_kbytes")
+# Of /sys/block/*/stat (Documentation/block/stat.rst): what has ended, by kind, and what has not.
+_ENDED = (0, 4, 11)
+_IN_FLIGHT = 8
+_STAT_BYTES = 512
+
+_log = logging.getLogger(__name__)
+
+
+class Ballast:
+    """Of one supervisor, whose memory is locked and who takes precedence."""
+
+    def __init__(
+        self,
+        find_loop: Callable[[], str | None],
+        spare: Callable[[], bool] | None = None,
+        sys_block: Path = Path("/sys/block"),
+    ) -> None:
+        """`find_loop` gives the loop device's name (`loopN`) once there is one.
+
+        `spare` is whether there is memory for another piece.
+        """
+        self._find_loop = find_loop
+        self._spare = spare or free_memory(_PIECE)
+        self._sys_block = sys_block
+        self._stat: int | None = None
+        self._looks = 0
+        self._ended = -1
+        self._pieces: list[mmap.mmap] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self._pieces) * _PIECE
+
+    @property
+    def _is_whole(self) -> bool:
+        return len(self._pieces) == _PIECES
+
+    def look(self) -> None:
+        """To be called every second or so."""
+        if self._is_stuck():
+            self._throw_off()
+        elif not self._is_whole and self._spare():
+            self._take_in()
+
+    def close(self) -> None:
+        """Give all of it back."""
+        while self._pieces:
+            self._pieces.pop().close()
+        self._forget_loop()
+
+    def _is_stuck(self) -> bool:
+        """Whether there are requests, and none of them has ended since the last look."""
+        self._looks += 1
+        if self._stat is None or (self._looks % _AGAIN == 0 and self._is_whole):
+            self._open_stat()
+        if self._stat is None:
+            return False
+        counts = os.pread(self._stat, _STAT_BYTES, 0).split()  # takes no memory of the kernel's
+        ended = sum(int(counts[field]) for field in _ENDED)
+        before, self._ended = self._ended, ended
+        return int(counts[_IN_FLIGHT]) > 0 and ended == before
+
+    def _open_stat(self) -> None:
+        self._forget_loop()
+        loop = self._find_loop()
+        if loop is not None:
+            with suppress(OSError):
+                self._stat = os.open(self._sys_block / loop / "stat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _forget_loop(self) -> None:
+        if self._stat is not None:
+            os.close(self._stat)
+            self._stat = None
+
+    def _throw_off(self) -> None:
+        thrown = self._pieces[-_AT_ONCE:]
+        del self._pieces[-_AT_ONCE:]
+        for piece in thrown:
+            piece.close()
+        if thrown:
+            _log.warning(
+                "requests wait in the loop device and none ends: %d KiB are given to the kernel, "
+                "%d KiB are left",
+                len(thrown) * _PIECE >> 10,
+                self.size >> 10,
+            )
+
+    def _take_in(self) -> None:
+        """One piece, each page of it the kernel's own."""
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        with suppress(OSError):
+            piece = mmap.mmap(-1, _PIECE, flags=flags)
+            for page in range(0, _PIECE, mmap.PAGESIZE):
+                piece[page] = 1
+            self._pieces.append(piece)
+
+
+def free_memory(size: int) -> Callable[[], bool]:
+    """Whether that much is free above what the kernel keeps back. sysinfo(2), which asks nobody."""
+    try:
+        kept = int(_MIN_FREE.read_text()) << 10
+    except OSError:
+        kept = 0
+    return lambda: os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE >= kept + size
