@@ -1,8 +1,9 @@
 """Files that are put into a system, and what takes them away again: a list with their checksums.
 
 A file that is there and is neither what is to be written nor what we wrote last belongs to somebody
-else, who may have made it out of ours: it is kept, by `install` and by `uninstall`. The list is
-written last and removed last, so that what was interrupted can be done again.
+else, who may have made it out of ours: it is kept, by `install` and by `uninstall`. What will be
+written is put on the list first, and the list is removed when all that is on it has gone: what was
+interrupted can be done again, and undone.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ class Step:
 class Installed:
     """What is installed in a system whose root directory is `root`.
 
-    `files` are the checksums of what was written, by path; `directories` were made for them.
+    `files` are by path the checksums of what was written, which are several where we were
+    interrupted; `directories` were made for them.
     """
 
     root: Path
     prefix: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
 
     @classmethod
@@ -70,7 +72,7 @@ class Installed:
         place = _under(root, _PLACE)
         try:
             found = json.loads(place.read_text())
-            files = {str(path): str(digest) for path, digest in found["files"].items()}
+            files = {str(path): list(map(str, known)) for path, known in found["files"].items()}
             return cls(root, str(found["prefix"]), files, list(map(str, found["directories"])))
         except FileNotFoundError:
             return cls(root)
@@ -93,13 +95,13 @@ class Installed:
         found = self._digest(file.path)
         if found == file.digest:
             return Verb.LEAVE
-        ours = found is None or found == self.files.get(str(file.path))
+        ours = found is None or found in self.files.get(str(file.path), [])
         return Verb.WRITE if ours else Verb.KEEP
 
     def _removals(self, paths: Iterable[str]) -> list[Step]:
         found = {path: self._digest(Path(path)) for path in paths}
         return [
-            Step(Verb.REMOVE if digest == self.files[path] else Verb.KEEP, Path(path))
+            Step(Verb.REMOVE if digest in self.files[path] else Verb.KEEP, Path(path))
             for path, digest in found.items()
             if digest is not None
         ]
@@ -119,7 +121,9 @@ class Installed:
     def install(self, prefix: str, wanted: Sequence[File], steps: Sequence[Step]) -> None:
         """Do the steps of `to_install`, and note what is there then. Raises `OSError`."""
         files = {file.path: file for file in wanted}
-        noted: dict[str, str] = {}
+        self.prefix = prefix
+        self._announce([files[step.path] for step in steps if step.verb is Verb.WRITE])
+        noted: dict[str, list[str]] = {}
         for step in steps:
             path = str(step.path)
             if step.verb is Verb.WRITE:
@@ -128,11 +132,10 @@ class Installed:
             if step.verb is Verb.REMOVE:
                 _under(self.root, step.path).unlink(missing_ok=True)
             elif step.verb is not Verb.KEEP:
-                noted[path] = files[step.path].digest
+                noted[path] = [files[step.path].digest]
             elif step.path in files and path in self.files:
                 noted[path] = self.files[path]  # it may become what it was
-        self.prefix, self.files = prefix, noted
-        self._make_directory(_PLACE.parent)
+        self.files = noted
         self._save()
 
     def uninstall(self, steps: Sequence[Step]) -> None:
@@ -140,17 +143,36 @@ class Installed:
         for step in steps:
             if step.verb is Verb.REMOVE:
                 _under(self.root, step.path).unlink(missing_ok=True)
-        _under(self.root, _PLACE).unlink(missing_ok=True)
-        for directory in sorted(self.directories, key=len, reverse=True):
-            with suppress(OSError):  # something else is in it
-                _under(self.root, Path(directory)).rmdir()
+        for path in self.files:
+            _beside(_under(self.root, Path(path))).unlink(missing_ok=True)
+        made = sorted({Path(path) for path in self.directories}, reverse=True)
+        self._remove_empty(path for path in made if path not in _PLACE.parents)
+        place = _under(self.root, _PLACE)
+        for file in (_beside(place), place):
+            file.unlink(missing_ok=True)
+        self._remove_empty([_PLACE.parent, *(path for path in made if path in _PLACE.parents)])
+
+    def _announce(self, files: Sequence[File]) -> None:
+        """Put on the list what will be there soon, beside what is."""
+        for file in files:
+            self.files.setdefault(str(file.path), []).append(file.digest)
+        places = [_PLACE, *(file.path for file in files)]
+        above = {parent for place in places for parent in place.parents}
+        missing = {str(path) for path in above if not _under(self.root, path).is_dir()}
+        self.directories = sorted(missing.union(self.directories))
+        self._make_directory(_PLACE.parent)
+        self._save()
 
     def _make_directory(self, path: Path) -> None:
         place = _under(self.root, path)
         if not place.is_dir():
             self._make_directory(path.parent)
             place.mkdir(mode=0o755)
-            self.directories.append(str(path))
+
+    def _remove_empty(self, directories: Iterable[Path]) -> None:
+        for path in directories:
+            with suppress(OSError):  # something else is in it, or it is gone
+                _under(self.root, path).rmdir()
 
     def _save(self) -> None:
         values: Mapping[str, object] = {
@@ -173,10 +195,19 @@ def _under(root: Path, path: Path) -> Path:
     return root / path.relative_to("/")
 
 
+def _beside(place: Path) -> Path:
+    """Where a file is until all of it is there."""
+    return place.with_name(f".{place.name}.vswap-new")
+
+
 def _write(place: Path, file: File) -> None:
     """Replace what is there as a whole."""
-    new = place.with_name(f".{place.name}.vswap-new")
+    new = _beside(place)
     new.unlink(missing_ok=True)
-    new.write_bytes(file.content)
-    new.chmod(file.mode)
-    new.replace(place)
+    try:
+        new.write_bytes(file.content)
+        new.chmod(file.mode)
+        new.replace(place)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,6 +17,9 @@ from vswapd.manifest import File, Installed, Step, Verb
 
 A, B = Path("/usr/local/share/a"), Path("/etc/b")
 LIST = "var/lib/vswap/installed.json"
+EMPTY = ["var", "var/lib"]
+KILLED = 9
+LARGEST = 4096
 
 
 def files(a: str = "a", b: str = "b") -> list[File]:
@@ -99,12 +108,108 @@ def test_a_file_that_somebody_has_removed_is_written_again(tmp_path: Path) -> No
     assert install(tmp_path, files()) == ["write", "same"]
 
 
+def system(root: Path) -> Path:
+    """One that has nothing but what every system has."""
+    (root / "var/lib").mkdir(parents=True)
+    return root
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """What writes more than `LARGEST` bytes to a file fails."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def killed_at(step: int, root: Path, change: Callable[[Path], object]) -> bool:
+    """Run `change` in a process that is killed before its `step`th change of what is in `root`."""
+    pid = os.fork()
+    if not pid:
+        left = iter(range(step))
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod")
+            opens = event == "open" and arguments[1] == "wb"
+            ours = (changes or opens) and str(arguments[0]).startswith(str(root))
+            if ours and next(left, None) is None:
+                os._exit(KILLED)
+
+        status = 1
+        try:
+            sys.addaudithook(hook)
+            change(root)
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, KILLED)
+    return status == KILLED
+
+
+def names(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def test_an_interrupted_installation_is_undone(tmp_path: Path) -> None:
+    for step in count():
+        root = system(tmp_path / str(step))
+        killed = killed_at(step, root, lambda root: install(root, files()))
+        uninstall(root)
+        assert names(root) == EMPTY, step
+        if not killed:
+            break
+    assert step > len(files()) * 4
+
+
 def test_an_interrupted_installation_is_completed(tmp_path: Path) -> None:
-    """It was killed between the files and the list of them."""
-    install(tmp_path, files())
-    (tmp_path / LIST).unlink()
-    assert install(tmp_path, files()) == ["same", "same"]
-    assert uninstall(tmp_path) == ["remove", "remove"]
+    for step in count():
+        root = system(tmp_path / str(step))
+        killed = killed_at(step, root, lambda root: install(root, files()))
+        install(root, files())
+        assert (under(root, A).read_text(), under(root, B).read_text()) == ("a", "b")
+        assert uninstall(root) == ["remove", "remove"]
+        assert names(root) == EMPTY, step
+        if not killed:
+            break
+
+
+def test_an_interrupted_upgrade_is_undone(tmp_path: Path) -> None:
+    """Also when another one was interrupted before it."""
+    for step in count():
+        root = system(tmp_path / str(step))
+        install(root, files())
+        killed_at(step, root, lambda root: install(root, files(a="newer")[:1]))
+        killed = killed_at(step, root, lambda root: install(root, files(a="newest", b="newest")))
+        assert "keep" not in uninstall(root)
+        assert names(root) == EMPTY, step
+        if not killed:
+            break
+
+
+def test_an_interrupted_uninstallation_is_completed(tmp_path: Path) -> None:
+    for step in count():
+        root = system(tmp_path / str(step))
+        install(root, files())
+        killed = killed_at(step, root, uninstall)
+        uninstall(root)
+        assert names(root) == EMPTY, step
+        if not killed:
+            break
+    assert step > len(files())
+
+
+def test_an_installation_that_fails_is_undone(tmp_path: Path) -> None:
+    root = system(tmp_path)
+    with small_files(), pytest.raises(OSError, match="too large"):
+        install(root, [files()[0], File(B, bytes(2 * LARGEST))])
+    assert under(root, A).exists()
+    assert [path.name for path in under(root, B).parent.iterdir()] == []
+    assert uninstall(root) == ["remove"]
+    assert names(root) == EMPTY
 
 
 def test_a_directory_with_something_else_in_it_stays(tmp_path: Path) -> None:
