@@ -72,7 +72,7 @@ class Installed:
         place = _under(root, _PLACE)
         try:
             found = json.loads(place.read_text())
-            files = {str(path): list(map(str, known)) for path, known in found["files"].items()}
+            files = {str(path): _digests(known) for path, known in found["files"].items()}
             return cls(root, str(found["prefix"]), files, list(map(str, found["directories"])))
         except FileNotFoundError:
             return cls(root)
@@ -188,6 +188,15 @@ def _digest_of(content: bytes) -> str:
     from hashlib import sha256  # noqa: PLC0415  # it takes longer than most commands do
 
     return sha256(content).hexdigest()
+
+
+def _digests(found: object) -> list[str]:
+    """As a list has them; one of vswap's first has one of each file. Raises `TypeError`."""
+    if isinstance(found, str):
+        return [found]
+    if not isinstance(found, list):
+        raise TypeError
+    return list(map(str, found))
 
 
 def _under(root: Path, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
@@ -219,12 +220,32 @@ def test_a_directory_with_something_else_in_it_stays(tmp_path: Path) -> None:
     assert (under(tmp_path, A).parent / "other").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"prefix": "/", "files": [], "directories": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"prefix": "/", "files": [], "directories": 1}',
+        '{"prefix": "/", "files": {"/a": 1}, "directories": []}',
+    ],
+)
 def test_a_list_that_makes_no_sense_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / LIST).parent.mkdir(parents=True)
     (tmp_path / LIST).write_text(text)
     with pytest.raises(UserError, match="makes no sense"):
         Installed.read(tmp_path)
+
+
+def test_a_list_with_one_checksum_for_each_file_is_understood(tmp_path: Path) -> None:
+    """As they were before there could be several."""
+    install(tmp_path, files())
+    place = tmp_path / LIST
+    values = json.loads(place.read_text())
+    values["files"] = {path: digest for path, (digest,) in values["files"].items()}
+    place.write_text(json.dumps(values))
+    assert install(tmp_path, files(a="newer")) == ["write", "same"]
+    assert uninstall(tmp_path) == ["remove", "remove"]
 
 
 def test_the_verbs_are_told_by_different_words() -> None:

@@ -17,6 +17,7 @@ from qemu.kernels import debian
 
 from bench.build import build
 from bench.corpus import corpus
+from vswapd.manifest import Installed
 
 __all__ = ["SUITE", "root_image"]
 
@@ -29,6 +30,7 @@ PACKAGES = (
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 IMAGE_SIZE = "1G"
+UNIT = "vswap@swap0.service"
 _MADE = "2"  # counted up when what is in the base comes about in another way
 CORPUS_MIB = 64
 PROGRAMS = ("hog",)
@@ -61,8 +63,12 @@ WantedBy=sysinit.target
 """
 
 
-def root_image() -> Path:
-    """The image, raw. To be called with the cache locked."""
+def root_image(*, installed: bool = True) -> Path:
+    """The image, raw. To be called with the cache locked.
+
+    In what is `installed`, `vswap install` has been, and the device swap0 is enabled; else there is
+    the project's wheel, and no more.
+    """
     base = _base()
     wheel = _wheel()
     files = [Path(__file__).parent / "agent.py"]
@@ -82,15 +88,17 @@ def root_image() -> Path:
         init.chmod(0o755)
         for file in files:
             shutil.copy(file, tree / "opt/test")
-        _in(tree, "/opt/vswap/bin/vswap", "install")
-        _in(tree, "systemctl", "enable", "vswap@swap0.service")
+        _take_away(tree)
+        if installed:
+            _in(tree, "/opt/vswap/bin/vswap", "install")
+            _in(tree, "systemctl", "enable", UNIT)
         for program in programs:
             shutil.copy(program, tree / "opt/test" / program.name.partition("-")[0])
         shutil.copy(data, tree / "opt/test/corpus")
         image = folder / "root.ext4"
         debian("mke2fs", "-q", "-t", "ext4", "-m", "0", "-d", str(tree), str(image), IMAGE_SIZE)
 
-    return cached("image", key, make) / "root.ext4"
+    return cached("image" if installed else "bare", key, make) / "root.ext4"
 
 
 def _contents(file: Path) -> bytes:
@@ -159,6 +167,15 @@ def _install(tree: Path, wheel: Path) -> None:
         )
     finally:
         (tree / "opt" / wheel.name).unlink()
+
+
+def _take_away(tree: Path) -> None:
+    """Undo what was done for the image before this one: the tree is kept."""
+    before = Installed.read(tree)
+    if before.files:
+        with suppress(subprocess.CalledProcessError):  # it was interrupted, and has no unit
+            _in(tree, "systemctl", "disable", UNIT)
+        before.uninstall(before.to_uninstall())
 
 
 def _in(tree: Path, *argv: str) -> None:
