@@ -30,6 +30,8 @@ INSTALLED = [
     "/usr/local/share/zsh/site-functions/_vswap",
     "/usr/local/share/fish/vendor_completions.d/vswap.fish",
     "/usr/local/share/doc/vswap/vswap.toml.example",
+    "/usr/local/share/doc/vswap/grafana/vswap.json",
+    "/usr/local/share/doc/vswap/prometheus/vswap.rules.yml",
     "/etc/vswap.toml",
     "/usr/local/bin/vswap",
 ]
@@ -198,8 +200,10 @@ def test_the_wheel_has_them(tmp_path: Path) -> None:
     )
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
+    sources = [path for path in (REPOSITORY / "systemd").rglob("*") if path.is_file()]
+    assert len(sources) > 4
     with zipfile.ZipFile(wheel) as found:
-        names = set(found.namelist())
-        unit = found.read("vswapd/data/vswap@.service")
-    assert {"vswapd/data/vswap.toml.example", "vswapd/man/pages.py"} <= names
-    assert unit == (REPOSITORY / "systemd/vswap@.service").read_bytes()
+        assert "vswapd/man/pages.py" in found.namelist()
+        for source in sources:
+            name = f"vswapd/data/{source.relative_to(REPOSITORY / 'systemd')}"
+            assert found.read(name) == source.read_bytes()

@@ -21,6 +21,7 @@ __all__ = ["find_program", "system_files", "unit"]
 _CONFIG = Path("/etc/vswap.toml")
 _UNIT, _METRICS = "vswap@.service", "vswap-metrics.service"
 _EXAMPLE = "vswap.toml.example"
+_DOCUMENTS = (_EXAMPLE, "grafana/vswap.json", "prometheus/vswap.rules.yml")
 _UNIT_PREFIXES = ("/usr", "/usr/local")  # where systemd looks, beside /etc
 _PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
 
@@ -51,7 +52,6 @@ def system_files(prefix: str, program: str, root: click.Group) -> list[File]:
     """All of it. `root` is the root of all commands, which pages and completions are made of."""
     below = Path(prefix)
     units = below / "lib/systemd" if prefix in _UNIT_PREFIXES else Path("/etc/systemd")
-    example = _data(_EXAMPLE)
     texts = {
         **{units / "system" / name: unit(program, name) for name in (_UNIT, _METRICS)},
         **{
@@ -59,8 +59,8 @@ def system_files(prefix: str, program: str, root: click.Group) -> list[File]:
             for page in PAGES.values()
         },
         **{below / place: script(shell, root) for shell, place in _COMPLETIONS.items()},
-        below / "share/doc/vswap" / _EXAMPLE: example,
-        _CONFIG: example,
+        **{below / "share/doc/vswap" / name: _data(name) for name in _DOCUMENTS},
+        _CONFIG: _data(_EXAMPLE),
     }
     files = [File(path, text.encode()) for path, text in texts.items()]
     command = below / "bin/vswap"
