@@ -126,18 +126,6 @@ def test_uninstall_refuses_while_a_device_is_up(monkeypatch: Patch, capsys: Capt
     assert capsys.readouterr().err == reason
 
 
-@pytest.mark.parametrize("name", ["vswap@swap0", "vswap-metrics"])
-def test_uninstall_refuses_while_a_unit_is_enabled(
-    name: str, tmp_path: Path, capsys: Captured
-) -> None:
-    wants = tmp_path / "etc/systemd/system/some.target.wants"
-    wants.mkdir(parents=True)
-    (wants / f"{name}.service").symlink_to(f"/{UNIT}")
-    assert main(["uninstall", "--root", str(tmp_path)]) == 2
-    reason = f"vswap: {name} is enabled; `systemctl disable {name}` first\n"
-    assert capsys.readouterr().err == reason
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

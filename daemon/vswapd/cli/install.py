@@ -9,15 +9,13 @@ from pathlib import Path
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.units import check_unused, read_again
 from vswapd.manifest import Installed, Step, Verb
 from vswapd.mounts import devices
-from vswapd.swapdev import run_program
 
 __all__ = ["install", "uninstall"]
 
 _PREFIX = "/usr/local"
-_SYSTEMD = Path("/run/systemd/system")
-_RELOAD_SECONDS = 60.0
 
 _root_option = click.option(
     "--root", metavar="DIR", default="/", help="The system's root directory. [default: /]"
@@ -61,7 +59,7 @@ def install(context: click.Context, prefix: str, root: str, dry_run: bool) -> No
     steps = installed.to_install(wanted)
     if not dry_run:
         installed.install(prefix, wanted, steps)
-        _reload(installed.root)
+        read_again(installed.root)
     _tell(steps)
 
 
@@ -77,14 +75,15 @@ Examples:
 def uninstall(root: str, dry_run: bool) -> None:
     """Take away what `vswap install` has put in place.
 
-    What was changed since is kept, and named. Refuses while a device is up, or enabled in systemd.
+    What was changed since is kept, and named. Refuses while a device is up, or a unit runs or is
+    enabled.
     """
     installed = _installed(root, dry_run=dry_run)
     _check_unused(installed.root)
     steps = installed.to_uninstall()
     if not dry_run:
         installed.uninstall(steps)
-        _reload(installed.root)
+        read_again(installed.root)
     _tell(steps)
 
 
@@ -107,22 +106,7 @@ def _check_unused(root: Path) -> None:
     if root == Path("/") and (present := devices()):
         name = present[0].name
         raise UserError(f"the device {name} is up; `vswap down {name}` first")
-    for link in sorted((root / "etc/systemd/system").glob("*.wants/vswap[@-]*.service")):
-        name = link.stem
-        raise UserError(f"{name} is enabled; `systemctl disable {name}` first")
-
-
-def _reload(root: Path) -> None:
-    """Have systemd read its units again, if it is the one of this system."""
-    if root != Path("/") or not _SYSTEMD.is_dir():
-        return
-    try:
-        ended = run_program(["systemctl", "daemon-reload"], _RELOAD_SECONDS)
-        problem = ended.last_line if ended.code else None
-    except (UserError, TimeoutError) as error:
-        problem = str(error)
-    if problem:
-        click.echo(f"vswap: warning: systemd has not read its units again: {problem}", err=True)
+    check_unused(root)
 
 
 def _tell(steps: Sequence[Step]) -> None:
