@@ -82,10 +82,30 @@ def test_what_commands_list_in_their_help_is_in_vswap_1(tmp_path: Path) -> None:
 
 def test_each_key_is_in_vswap_toml_5_with_its_default(tmp_path: Path) -> None:
     text = shown("vswap.toml", tmp_path)
-    for key in KEYS.values():
-        default = key.otherwise if key.default is None else str(key.default)
-        pattern = rf" {key.name} [^:].*? Default: \"?{re.escape(default)}\"?\."
-        assert re.search(pattern, text, re.I), key.name
+    entries = re.split(rf" (?=(?:{'|'.join(KEYS)}) [A-Z])", text)
+    assert [entry.split()[0] for entry in entries[1:]] == list(KEYS)
+    for key, entry in zip(KEYS.values(), entries[1:], strict=True):
+        assert f" Takes {key.values}. Default: " in entry
+        if key.default is not None:
+            assert re.search(rf' Default: "?{key.default}"?[.,]', entry, re.I), key.name
+        assert key.common or "Not in [defaults]." in entry
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Takes "lz4", "zstd-fast", "zstd" or "stored". Default: "zstd-fast".',
+        "Takes 0 to 64. Default: 0, which is one per processor, at most 4.",
+        'Takes a size or "none". Default: "none", which is no limit but the size.',
+        "Takes 0 to 32767. Default: the kernel's choice.",
+        "Default: 2 on machines with 2 GiB of memory or more, 1 from 300 MiB on.",
+        "Default: /run/vswap/NAME. Not in [defaults].",
+    ],
+)
+def test_vswap_toml_5_says_what_values_there_are_and_what_a_default_means(
+    said: str, tmp_path: Path
+) -> None:
+    assert said in shown("vswap.toml", tmp_path)
 
 
 def test_each_command_of_the_daemon_is_in_vswapd_8(tmp_path: Path) -> None:

@@ -66,11 +66,24 @@ def keys_page(root: click.Group) -> Iterator[str]:
 
 
 def _about(key: Key, help_text: str) -> str:
-    """The option's help, with the default as a file has it, and where the key may stand."""
-    about, _, _ = help_text.partition("[default:")
-    default = key.otherwise if key.default is None else _toml(key.default)
+    """The option's help, values and default as a file has them, and where the key may stand."""
+    about, _, meant = help_text.partition("[default:")
     only = "" if key.common else " Not in [defaults]."
-    return f"{about.strip()} Default: {default}.{only}"
+    default = _default(key, meant.strip(" ]"))
+    return f"{about.strip()} Takes {key.values}. Default: {default}.{only}"
+
+
+def _default(key: Key, meant: str) -> str:
+    """The value, with what it means if the help says so; or what is made of other things.
+
+    (Of what belongs to one device the help tells for one, and not for any.)
+    """
+    if key.default is None:
+        return meant if meant and key.common else key.otherwise
+    written = _toml(key.default)
+    if not meant or isinstance(key.default, bool):
+        return written
+    return f"{written}, which is {meant}"
 
 
 def _toml(value: str | int | bool) -> str:
