@@ -112,6 +112,7 @@ def test_a_configuration_that_was_changed_is_kept_and_named(
 
 def test_under_another_prefix_only_after_uninstall(tmp_path: Path, capsys: Captured) -> None:
     assert main(["install", "--root", str(tmp_path)]) == 0
+    capsys.readouterr()
     assert main(["install", "--root", str(tmp_path), "--prefix", "/usr"]) == 2
     assert capsys.readouterr().err == (
         "vswap: vswap is installed under /usr/local; `vswap uninstall` first\n"

@@ -47,7 +47,9 @@ def install(context: click.Context, prefix: str, root: str, dry_run: bool) -> No
     And /etc/vswap.toml, if there is none. The units start the vswap that installs them. What
     somebody has changed is kept, and named; `vswap uninstall` takes away what was put there.
     """
-    from vswapd.cli.system import find_program, system_files  # noqa: PLC0415  # only this needs them
+    # Only this needs them.
+    from vswapd.cli.system import find_program, system_files  # noqa: PLC0415
+    from vswapd.cli.trust import doubts  # noqa: PLC0415
 
     commands = context.find_root().command
     assert isinstance(commands, click.Group)
@@ -55,7 +57,10 @@ def install(context: click.Context, prefix: str, root: str, dry_run: bool) -> No
     installed = _installed(root, dry_run=dry_run)
     if installed.prefix not in (None, prefix):
         raise UserError(f"vswap is installed under {installed.prefix}; `vswap uninstall` first")
-    wanted = system_files(prefix, find_program(), commands)
+    program = find_program()
+    for doubt in doubts(program, installed.root):
+        click.echo(f"vswap: warning: {doubt}", err=True)
+    wanted = system_files(prefix, program, commands)
     steps = installed.to_install(wanted)
     if not dry_run:
         installed.install(prefix, wanted, steps)
