@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,11 +17,14 @@ from vswapd.cli.columns import described
 from vswapd.cli.group import _vswap as root
 from vswapd.confkeys import KEYS
 from vswapd.man import PAGES, roff
-from vswapd.man.commands import leaves
+from vswapd.man.commands import _examples, _lists, leaves
 from vswapd.usage import COMMANDS
 
 Captured = pytest.CaptureFixture[str]
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "100", "MAN_KEEP_FORMATTING": ""}
+
+
+OTHERS = {"systemctl", "curl", "gzip", "man", "echo", "eval", "source"}
 
 
 @pytest.fixture(params=PAGES)
@@ -78,6 +82,45 @@ def test_what_commands_list_in_their_help_is_in_vswap_1(tmp_path: Path) -> None:
         assert f"{name} {about}" in text
     assert text.count("ctl check && echo sound") == 1
     assert text.count("vswap status -o NAME,TOTAL,LIMIT these columns only") == 1
+
+
+def typed(line: str) -> list[list[str]]:
+    """The commands in a line of examples, without what stands at some distance about them."""
+    lexer = shlex.shlex(re.split(r"\s{2,}", line.strip())[0], posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    found: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("&|;"):
+            found.append([])
+        else:
+            found[-1].append(word)
+    return [words[: words.index(">")] if ">" in words else words for words in found if words]
+
+
+def examples() -> list[str]:
+    """All that are given for a command."""
+    helps = [context.command for context in leaves(root)] + [root]
+    lists = [typed for context in leaves(root) for typed, _ in _lists(context).get("Examples", [])]
+    return lists + [line for command in helps for line in _examples(command.epilog)]
+
+
+@pytest.mark.parametrize("line", examples())
+def test_an_example_can_be_typed(line: str) -> None:
+    for words in typed(line):
+        if words[0] != "vswap":
+            assert words[0] in OTHERS
+            continue
+        command: click.Command = root
+        while isinstance(command, click.Group):
+            words = words[1:]
+            command = command.commands[words[0]]
+        command.make_context(words[0], words[1:])  # nothing is done
+
+
+def test_vswap_1_says_what_doctor_s_exit_status_is(tmp_path: Path) -> None:
+    text = shown("vswap", tmp_path)
+    _, _, statuses = text.partition(" EXIT STATUS ")
+    assert re.search(r" 1 \D*vswap doctor\W+warnings\D* 2 \D*vswap doctor\D*failures", statuses)
 
 
 def test_each_key_is_in_vswap_toml_5_with_its_default(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ __all__ = ["serve"]
 @click.command(
     epilog="""\b
 Examples:
-  vswap serve swap0 & ... ; vswap attach swap0     what a service does
-  systemctl enable --now vswap@swap0               and systemd does both
+  vswap serve swap0                    until it is ended by `vswap down swap0`
+  vswap attach swap0                   when it serves, from elsewhere
+  systemctl enable --now vswap@swap0   does both
 """
 )
 @click.argument("device", shell_complete=device_names)

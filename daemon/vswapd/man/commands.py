@@ -16,8 +16,10 @@ _EXAMPLES = "Examples"
 
 EXIT_STATUS = {
     "0": "It is done.",
-    "1": "An error of the system, in one line; or a check has found something.",
-    "2": "A mistake of whoever typed it, or something that is refused: the reason, in one line.",
+    "1": "An error of the system, in one line; or a check has found something: of `vswap doctor`, "
+    "warnings.",
+    "2": "A mistake of whoever typed it, or something that is refused: the reason, in one line. Of "
+    "`vswap doctor` also that it has found failures.",
     "130": "Interrupted (Ctrl-C, SIGTERM); one line says how things stand.",
 }
 
