@@ -106,15 +106,25 @@ def examples() -> list[str]:
 
 @pytest.mark.parametrize("line", examples())
 def test_an_example_can_be_typed(line: str) -> None:
-    for words in typed(line):
-        if words[0] != "vswap":
-            assert words[0] in OTHERS
+    for name, *words in typed(line):
+        if name != "vswap":
+            assert name in OTHERS
             continue
         command: click.Command = root
         while isinstance(command, click.Group):
-            words = words[1:]
-            command = command.commands[words[0]]
-        command.make_context(words[0], words[1:])  # nothing is done
+            command = command.commands[words.pop(0)]
+        command.make_context(name, words)  # nothing is done
+
+
+def test_an_option_of_several_commands_is_explained_alike() -> None:
+    commands = [context.command for context in leaves(root)]
+    helps = [
+        option.help
+        for command in commands
+        for option in command.params
+        if isinstance(option, click.Option) and "--config" in option.opts
+    ]
+    assert (len(helps), len(set(helps))) == (5, 1)
 
 
 def test_vswap_1_says_what_doctor_s_exit_status_is(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from vswap.errors import UserError
 from vswapd.cli.complete import device_names
 from vswapd.cli.confcheck import configured, plan_for
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
+from vswapd.cli.options import config_option
 from vswapd.cli.plan import Plan
 from vswapd.cli.up import detach_all, swap_on, tune_kernel
 from vswapd.mounts import Device, find_device, loop_devices
@@ -25,9 +26,7 @@ Examples:
 """
 )
 @click.argument("device", shell_complete=device_names)
-@click.option(
-    "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
-)
+@config_option
 def attach(device: str, config: str | None) -> None:
     """Swap on DEVICE, which is served already.
 

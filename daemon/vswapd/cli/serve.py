@@ -16,6 +16,7 @@ from vswapd.cli.backing_file import check_backing
 from vswapd.cli.complete import device_names
 from vswapd.cli.confcheck import check_named, configured, plan_for
 from vswapd.cli.daemon import daemon_command
+from vswapd.cli.options import config_option
 from vswapd.cli.plan import Plan
 from vswapd.cli.run import become, make_backing
 from vswapd.config import Settings
@@ -33,9 +34,7 @@ Examples:
 """
 )
 @click.argument("device", shell_complete=device_names)
-@click.option(
-    "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
-)
+@config_option
 def serve(device: str, config: str | None) -> None:
     """Serve DEVICE of the configuration, in the foreground.
 

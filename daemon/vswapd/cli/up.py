@@ -15,7 +15,7 @@ from vswapd.cli.backing_file import check_backing, make_missing
 from vswapd.cli.complete import device_names
 from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
-from vswapd.cli.options import mount_point, store_options
+from vswapd.cli.options import config_option, mount_point, store_options
 from vswapd.cli.plan import Plan
 from vswapd.conffile import Configuration
 from vswapd.config import Settings, device_name
@@ -71,9 +71,7 @@ Examples:
     "200000 in a guest whose cpuidle governor is haltpoll, vm.watermark_boost_factor to 0, and "
     "vm.watermark_scale_factor to what makes 4 MiB. Or leave them alone. [default: tune]",
 )
-@click.option(
-    "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
-)
+@config_option
 @click.option("--all", "every", is_flag=True, help="Bring up all devices of the configuration.")
 @click.pass_context
 def up(
