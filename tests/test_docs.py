@@ -100,6 +100,32 @@ def test_every_document_is_linked_from_the_map_or_the_readme() -> None:
     assert [path.name for path in DOCUMENTS if path.parent != ROOT and path.name not in text] == []
 
 
+# --- Installing -------------------------------------------------------------------------
+
+
+def installing() -> str:
+    """The commands by which the README installs it."""
+    found = re.search(
+        r"### Installing it\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    assert found
+    return found[1]
+
+
+def test_it_is_installed_with_the_packages_of_the_script() -> None:
+    (packages,) = re.findall(r"^run_packages=\((.*)\)$", (ROOT / "vswap.sh").read_text(), re.M)
+    (typed,) = re.findall(r"^apt-get install (.*)$", installing(), re.M)
+    assert set(typed.split()) == set(packages.split())
+
+
+def test_what_is_built_is_built_with_pinned_tools() -> None:
+    """As the script does it: the tools, then what is built with them, then the project."""
+    steps = [line for line in installing().splitlines() if "pip install" in line]
+    assert [re.findall(r"requirements/(\w+)", step) for step in steps] == [["build"], ["run"], []]
+    assert ["--require-hashes" in step for step in steps] == [True, True, False]
+    assert ["--no-build-isolation" in step for step in steps] == [False, True, True]
+
+
 # --- The map ----------------------------------------------------------------------------
 
 

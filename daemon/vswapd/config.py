@@ -20,6 +20,10 @@ from vswapd.sizes import machine_memory, parse_size
 
 __all__ = [
     "CODECS",
+    "MANY",
+    "MAX_SPIN_US",
+    "MAX_THREADS",
+    "MAX_WATCHDOG",
     "UNIT_PAGES",
     "Settings",
     "check_backing_size",

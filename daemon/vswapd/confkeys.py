@@ -10,7 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vswap.errors import UserError
-from vswapd.config import Settings, check_path
+from vswapd.config import (
+    CODECS,
+    MANY,
+    MAX_SPIN_US,
+    MAX_THREADS,
+    MAX_WATCHDOG,
+    UNIT_PAGES,
+    Settings,
+    check_path,
+)
 from vswapd.sizes import parse_size
 
 __all__ = ["DEFAULT_SIZE", "KEYS", "MAX_PRIORITY", "NONE", "Key", "Value", "kind"]
@@ -28,12 +37,14 @@ class Key:
     """One key.
 
     `check` takes the name and what a file has, and returns it as `up` takes it: sizes as text. It
-    raises `UserError`. `default` None is what the machine, the kernel or other keys make of it;
-    `otherwise` says so. What is not `common` belongs to one device, and not in [defaults].
+    raises `UserError`. `values` tells a person what there is to choose from. `default` None is what
+    the machine, the kernel or other keys make of it; `otherwise` says so. What is not `common`
+    belongs to one device, and not in [defaults].
     """
 
     name: str
     check: Callable[[str, object], Value]
+    values: str
     default: Value | None = None
     otherwise: str = ""
     common: bool = True
@@ -109,24 +120,32 @@ def _switch(name: str, found: object) -> bool:
     return found
 
 
+def _choice(*values: Value) -> str:
+    """As a file has them."""
+    *others, last = (f'"{value}"' if isinstance(value, str) else str(value) for value in values)
+    return f"{', '.join(others)} or {last}"
+
+
+_A_SIZE, _A_LIMIT, _A_PATH, _A_SWITCH = "a size", f'a size or "{NONE}"', "a path", "true or false"
+
 # What depends on others comes after them: so it is checked when they are known to be right.
 KEYS = {
     key.name: key
     for key in (
-        Key("size", _size, DEFAULT_SIZE),
-        Key("mount", _path, otherwise="/run/vswap/NAME", common=False),
-        Key("codec", _text, Settings.codec),
-        Key("unit-pages", _integer, Settings.unit_pages),
-        Key("threads", _integer, Settings.threads),
-        Key("spin-us", _integer, Settings.spin_us),
-        Key("watchdog", _integer, Settings.watchdog),
-        Key("spares", _integer, otherwise="as memory allows"),
-        Key("memory-limit", _limit, NONE),
-        Key("backing", _path, otherwise="none", common=False),
-        Key("backing-size", _size, otherwise="the device's size"),
-        Key("writeback-limit", _limit, otherwise="what the file says"),
-        Key("priority", _priority, otherwise="the kernel's choice"),
-        Key("swapon", _switch, True),
-        Key("tune", _switch, True),
+        Key("size", _size, _A_SIZE, DEFAULT_SIZE),
+        Key("mount", _path, _A_PATH, otherwise="/run/vswap/NAME", common=False),
+        Key("codec", _text, _choice(*CODECS), Settings.codec),
+        Key("unit-pages", _integer, _choice(*UNIT_PAGES), Settings.unit_pages),
+        Key("threads", _integer, f"0 to {MAX_THREADS}", Settings.threads),
+        Key("spin-us", _integer, f"0 to {MAX_SPIN_US}", Settings.spin_us),
+        Key("watchdog", _integer, f"0 to {MAX_WATCHDOG}", Settings.watchdog),
+        Key("spares", _integer, f"0 to {MANY}", otherwise="as memory allows"),
+        Key("memory-limit", _limit, _A_LIMIT, NONE),
+        Key("backing", _path, _A_PATH, otherwise="none", common=False),
+        Key("backing-size", _size, _A_SIZE, otherwise="the device's size"),
+        Key("writeback-limit", _limit, _A_LIMIT, otherwise="what the file says"),
+        Key("priority", _priority, f"0 to {MAX_PRIORITY}", otherwise="the kernel's choice"),
+        Key("swapon", _switch, _A_SWITCH, True),
+        Key("tune", _switch, _A_SWITCH, True),
     )
 }

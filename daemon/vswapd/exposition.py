@@ -45,9 +45,10 @@ class Answer:
 class Scraper:
     """Asks the devices that are there. One call at a time."""
 
-    def __init__(self, timeout: float = _ANSWER_SECONDS) -> None:
-        """A daemon is given up after `timeout` seconds."""
+    def __init__(self, timeout: float = _ANSWER_SECONDS, file: str = "metrics") -> None:
+        """What they say is in `file` of their mounts. One is given up after `timeout` seconds."""
         self._timeout = timeout
+        self._file = file
         self._stuck: dict[str, subprocess.Popen[bytes]] = {}
 
     def ask(self, chosen: Iterable[Device] | None = None) -> list[Answer]:
@@ -67,7 +68,7 @@ class Scraper:
             return Answer(device, label, error=f"the daemon of {device.name} answers, but not text")
 
     def _read(self, device: Device) -> bytes:
-        """The device's file `metrics`. Raises `UserError`.
+        """The device's file. Raises `UserError`.
 
         A child that could not even be killed waits for a daemon that hangs. No second one is sent
         after it: who is asked every few seconds would have thousands of them within a day.
@@ -75,7 +76,7 @@ class Scraper:
         before = self._stuck.get(device.mount)
         if before is not None and before.poll() is None:
             raise UserError(f"the daemon of {device.name} does not answer, still")
-        process = start_program(["cat", "--", f"{device.mount}/metrics"])
+        process = start_program(["cat", "--", f"{device.mount}/{self._file}"])
         try:
             stdout, stderr = process.communicate(timeout=self._timeout)
         except subprocess.TimeoutExpired:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 
 from vswapd.held import Bundle, Record
 
-__all__ = ["Keeper", "read_record", "take_listen_fds"]
+__all__ = ["Keeper", "keeps_device", "read_record", "take_listen_fds"]
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ _FIRST = 3
 _PLACE = 64 << 10
 """Bytes for one record."""
 _SEPARATOR = ":"
+_PREFIX = "vswap-"
 
 
 class Keeper:
@@ -36,14 +37,21 @@ class Keeper:
         """The memfd of the record; one that is there already may be set."""
         self._last = ""
 
-    def tell(self, *lines: str, fds: list[int] | None = None) -> None:
-        """Send assignments such as ``READY=1``. What cannot be delivered is logged."""
+    def tell(self, *lines: str, fds: list[int] | None = None, wait: bool = True) -> None:
+        """Send assignments such as ``READY=1``. What cannot be delivered is logged.
+
+        Unless we may `wait`, nothing is said to one that does not listen: it can be swapped out,
+        and be waiting for us.
+        """
         if self._address is None:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+                end.setblocking(wait)
                 end.connect(self._address)
                 socket.send_fds(end, ["\n".join(lines).encode()], fds or [])
+        except BlockingIOError:
+            return
         except OSError as error:
             _log.warning("systemd cannot be told %s: %s", lines[0], error.strerror)
 
@@ -52,11 +60,11 @@ class Keeper:
 
         It is not to be polled: that would wake systemd with every request.
         """
-        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME=vswap-{name}", fds=[fd])
+        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={_PREFIX}{name}", fds=[fd])
 
     def remove(self, name: str) -> None:
         """Nothing of that name is to be kept any more."""
-        self.tell("FDSTOREREMOVE=1", f"FDNAME=vswap-{name}")
+        self.tell("FDSTOREREMOVE=1", f"FDNAME={_PREFIX}{name}")
 
     def record(self, record: Record) -> None:
         """Have this kept, too: in a memfd, in the place where the last but one was.
@@ -95,6 +103,12 @@ def _latest(fd: int) -> tuple[int, Record | None]:
     return max(found.items(), default=(0, None), key=lambda item: item[0])
 
 
+def keeps_device(environment: Mapping[str, str]) -> bool:
+    """Whether a device was kept for this process, or for the program that it becomes."""
+    names = environment.get("LISTEN_FDNAMES", "").split(_SEPARATOR)
+    return environment.get("LISTEN_PID") == str(os.getpid()) and f"{_PREFIX}record" in names
+
+
 def take_listen_fds(environment: MutableMapping[str, str]) -> Bundle:
     """What was kept for this process, by names without our prefix; once, for the variables go.
 
@@ -107,6 +121,6 @@ def take_listen_fds(environment: MutableMapping[str, str]) -> Bundle:
     found: Bundle = []
     for fd, name in zip(range(_FIRST, _FIRST + int(count)), names, strict=False):
         os.set_inheritable(fd, False)
-        if name.startswith("vswap-"):
-            found.append((name.removeprefix("vswap-"), fd))
+        if name.startswith(_PREFIX):
+            found.append((name.removeprefix(_PREFIX), fd))
     return found

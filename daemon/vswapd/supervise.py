@@ -24,6 +24,7 @@ from vswapd import memory
 from vswapd.ballast import Ballast
 from vswapd.ending import open_worker
 from vswapd.handover import SUPERVISOR, Heir, Inheritance
+from vswapd.heartbeat import Heartbeat
 from vswapd.held import Held, Record
 from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link
@@ -31,7 +32,7 @@ from vswapd.mounts import loops_of
 from vswapd.notify import Ready, Told, reason
 from vswapd.offspring import FORK_SERVER
 from vswapd.restarts import Desk
-from vswapd.sdnotify import Keeper, read_record, take_listen_fds
+from vswapd.sdnotify import Keeper, keeps_device, read_record, take_listen_fds
 from vswapd.supervisor import Supervisor
 
 __all__ = ["main"]
@@ -47,6 +48,7 @@ class _Daemon:
         self._keeper = keeper
         self._command = command
         self._ballast = Ballast(self._find_loop)
+        self._heartbeat = Heartbeat(keeper, os.environ)
         self._desk = self._open_desk()
         self.heir: Heir | None = None
         supervisor.on_hangup = self._replace
@@ -81,6 +83,7 @@ class _Daemon:
 
     def _look(self, now: float) -> None:
         self._ballast.look()
+        self._heartbeat.look(now)
         if self.heir is not None:
             self.heir.look(now)
 
@@ -101,6 +104,7 @@ class _Daemon:
 def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = SUPERVISOR) -> int:
     """Supervise one device to its end; the exit status: 2 if it could not start, 1 if it failed.
 
+    Not to go on with a device that systemd has kept is a failure: it is to be tried again.
     `fork_server` and `supervisor` are the programs to start, for tests.
     """
     parser = argparse.ArgumentParser(prog="vswapd.supervise")
@@ -112,6 +116,7 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="surrogateescape")  # paths are bytes
     told: Told = Ready(None)
+    kept = keeps_device(os.environ)
     try:
         told = Ready(arguments.ready_fd)
         memory.prepare_process(lambda _: None)  # the fork server says what cannot be had
@@ -135,7 +140,7 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
         why = reason(error)
         told.tell(f"error {why}")
         print(f"vswap: {why}", file=sys.stderr)
-        return 2
+        return 1 if kept else 2
     try:
         status = made.run()
     finally:

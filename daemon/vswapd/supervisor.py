@@ -396,11 +396,14 @@ class Supervisor:
         child.open_threads(threads)
         for fd in child.threads:
             self.loop.watch(fd, lambda: self._on_thread_end(child))
+        main = f"MAINPID={os.getpid()}"
+        if self.has_rival:  # it ends when it hears of us, and must not be the main process then
+            self.estate.keeper.tell(main)
         if not self._ready.told:
             self._ready.tell("ready")
             self.has_rival = False  # it has heard that, and ends
             _log.info("serving %s/swap", self.estate.record.point)
-        self.estate.keeper.tell("READY=1", f"MAINPID={os.getpid()}")
+        self.estate.keeper.tell("READY=1", main)
 
     # --- Deaths ---------------------------------------------------------------------------
 

@@ -25,10 +25,20 @@ from vswapd import channel, memory
 from vswapd.background import in_background
 from vswapd.channel import Channel, Handshake, Outstanding
 from vswapd.config import Settings
-from vswapd.control import Bridge, Control, DeviceInfo, Namespace, Report, commands_of
+from vswapd.control import (
+    Bridge,
+    Control,
+    DeviceInfo,
+    History,
+    Namespace,
+    Report,
+    commands_of,
+)
 from vswapd.ending import claim
 from vswapd.office import Office
 from vswapd.ownpages import own_stack
+from vswapd.sdnotify import Keeper
+from vswapd.statusline import keep_told
 
 __all__ = ["Charge", "Worker", "policy_of"]
 
@@ -196,13 +206,18 @@ class Worker:
         stir = partial(token.run_sync_soon, self._stir)
         control = Control(commands_of(self._store, self._attach, stir))
         size, generation = self._settings.size, self._charge.restarts
-        self._bridge.start(Namespace(size, self._report, control, generation))
+        history = History(self._report)
+        self._bridge.start(Namespace(size, self._report, control, generation, history))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_going, pyfuse3.main)
             await self._bridge.greet()
             nursery.start_soon(self._keep_going, self._bridge.relay)
             nursery.start_soon(self._keep_going, self._keep_ready)
             nursery.start_soon(self._keep_going, self._keep_small)
+            nursery.start_soon(self._keep_going, history.keep)
+            if address := os.environ.get("NOTIFY_SOCKET"):
+                told = partial(keep_told, Keeper(address), self._store.statistics)
+                nursery.start_soon(self._keep_going, told)
             self._serving = True
             self._office.serving(self._channel.thread_ids())
             await self._closed.wait()

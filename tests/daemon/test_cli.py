@@ -487,7 +487,7 @@ def test_up_goes_on_untuned(
     monkeypatch.setattr(up, "tune", fail)
     monkeypatch.setattr(up, "restore", lambda _directory, _device: [])
     with Undo(signals) as undo:
-        up._tune("swap0", signals, undo)
+        up.tune_kernel("swap0", signals, undo)
     assert capsys.readouterr().err.startswith("vswap: warning: the kernel is not tuned: ")
 
 
@@ -497,7 +497,7 @@ def test_up_warns_of_each_setting_and_puts_back_what_it_raised(
     monkeypatch.setattr(up, "tune", lambda _directory, _device: ["x stays", "y stays"])
     monkeypatch.setattr(up, "restore", lambda _directory, device: [f"z of {device} is left"])
     with Undo(signals) as undo:
-        up._tune("swap0", signals, undo)
+        up.tune_kernel("swap0", signals, undo)
     assert capsys.readouterr().err.splitlines() == [
         "vswap: warning: x stays",
         "vswap: warning: y stays",
@@ -522,7 +522,7 @@ def test_up_puts_back_when_it_is_interrupted_while_it_tunes(
     monkeypatch.setattr(up, "tune", interrupted)
     monkeypatch.setattr(up, "restore", put_back)
     with pytest.raises(KeyboardInterrupt), Undo(signals) as undo:
-        up._tune("swap0", signals, undo)
+        up.tune_kernel("swap0", signals, undo)
     assert done == ["tuned", "put back"]
 
 

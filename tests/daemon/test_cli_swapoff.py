@@ -5,18 +5,24 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from vswap.errors import UserError
-from vswapd.cli import swapoff
+from vswapd.cli import down, grace, swapoff
 from vswapd.cli.interrupt import interrupts
 from vswapd.mounts import Device
 from vswapd.swapdev import SwapArea
 
+if TYPE_CHECKING:
+    from daemon.conftest import Systemd
+
 AREA = SwapArea("/dev/loop7", 1 << 20, 1 << 12, -2)
 REFUSED = "echo swapoff: /dev/loop7: swapoff failed: Invalid argument >&2; exit 255"
 FAILED = "echo swapoff: /dev/loop7: swapoff failed: Cannot allocate memory >&2; exit 255"
+
+CHECK_ROOM = swapoff._check_room
 
 Enabled = list[SwapArea]
 Programs = Callable[[list[str]], None]
@@ -58,6 +64,45 @@ def programs(enabled: Enabled, monkeypatch: pytest.MonkeyPatch) -> Programs:
 def take_off() -> None:
     with interrupts() as signals:
         swapoff.swap_off(Device("swap0", "/nowhere"), AREA, signals)
+
+
+def test_systemd_is_asked_for_time_while_memory_and_another_swapoff_are_waited_for(
+    programs: Programs,
+    enabled: Enabled,
+    systemd: Systemd,
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the unit's ExecStop: each wait goes on until it has been asked for more time."""
+    told = 0
+
+    def asked() -> bool:
+        nonlocal told
+        heard = systemd.hear()
+        told += len(heard)
+        return bool(heard)
+
+    def wait(_seconds: float) -> None:
+        while not asked():
+            pass
+
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    monkeypatch.setattr(grace, "_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(swapoff, "_check_room", CHECK_ROOM)
+    monkeypatch.setattr(swapoff, "room_for_swapoff", lambda _area: 0 if told else 1)
+    monkeypatch.setattr(swapoff, "tightest", lambda *_: None)
+    monkeypatch.setattr(time, "sleep", wait)
+    monkeypatch.setattr(down, "swap_area", lambda _path: AREA)
+    monkeypatch.setattr(down, "detach_loop", _stop_here)
+    programs([REFUSED, "true"])
+    with interrupts() as signals, pytest.raises(UserError, match="detached"):
+        down._take_down(Device("swap0", "/nowhere"), [AREA.path], signals)
+    assert told >= 2
+    assert not enabled
+
+
+def _stop_here(_loop: str) -> None:
+    raise UserError("detached")
 
 
 def test_another_swapoff_is_waited_for_and_followed(programs: Programs, enabled: Enabled) -> None:

@@ -20,7 +20,7 @@ from mount.harness import PAGE, REFUSALS, SIZE, Start, Worker, close, errno_of, 
 
 pytestmark = pytest.mark.mount
 
-RENDERED = ["stats", "stats.json", "mm_stat", "io_stat", "bd_stat", "metrics"]
+RENDERED = ["stats", "stats.json", "mm_stat", "io_stat", "bd_stat", "metrics", "history.json"]
 NOBODY = 65534
 
 

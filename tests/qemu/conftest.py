@@ -81,6 +81,13 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def bare_root() -> Path:
+    """An image in which `vswap install` has not been."""
+    with locked():
+        return root_image(installed=False)
+
+
+@pytest.fixture(scope="session")
 def accelerator(kernels: dict[str, Kernel]) -> str:
     """KVM if a guest boots with it, which the presence of /dev/kvm does not say."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -122,7 +129,8 @@ def boot(
         folder = tmp_path / f"guest{len(guests)}"
         folder.mkdir()
         one = kernels[kernel]
-        machine = Machine(one.image, one.initramfs, root, memory, accelerator=accelerator, **more)
+        words = {"root": root, "accelerator": accelerator, **more}
+        machine = Machine(one.image, one.initramfs, memory=memory, **words)
         guest = Guest(machine, folder)
         stack.callback(guest.stop)
         guests.append((guest, expected))

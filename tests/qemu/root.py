@@ -17,6 +17,7 @@ from qemu.kernels import debian
 
 from bench.build import build
 from bench.corpus import corpus
+from vswapd.manifest import Installed
 
 __all__ = ["SUITE", "root_image"]
 
@@ -29,6 +30,8 @@ PACKAGES = (
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 IMAGE_SIZE = "1G"
+UNIT = "vswap@swap0.service"
+_MADE = "2"  # counted up when what is in the base comes about in another way
 CORPUS_MIB = 64
 PROGRAMS = ("hog",)
 
@@ -60,11 +63,15 @@ WantedBy=sysinit.target
 """
 
 
-def root_image() -> Path:
-    """The image, raw. To be called with the cache locked."""
+def root_image(*, installed: bool = True) -> Path:
+    """The image, raw. To be called with the cache locked.
+
+    In what is `installed`, `vswap install` has been, and the device swap0 is enabled; else there is
+    the project's wheel, and no more.
+    """
     base = _base()
     wheel = _wheel()
-    files = [*sorted((ROOT / "systemd").glob("*.service")), Path(__file__).parent / "agent.py"]
+    files = [Path(__file__).parent / "agent.py"]
     programs = [build(name, base.parent / "programs") for name in PROGRAMS]
     key = key_of(
         base.name,
@@ -80,23 +87,22 @@ def root_image() -> Path:
         init.write_text(INIT)
         init.chmod(0o755)
         for file in files:
-            shutil.copy(file, _place(tree, file))
-        _in(tree, "systemctl", "enable", "vswap.service")
+            shutil.copy(file, tree / "opt/test")
+        _take_away(tree)
+        if installed:
+            _in(tree, "/opt/vswap/bin/vswap", "install")
+            _in(tree, "systemctl", "enable", UNIT)
         for program in programs:
             shutil.copy(program, tree / "opt/test" / program.name.partition("-")[0])
         shutil.copy(data, tree / "opt/test/corpus")
         image = folder / "root.ext4"
         debian("mke2fs", "-q", "-t", "ext4", "-m", "0", "-d", str(tree), str(image), IMAGE_SIZE)
 
-    return cached("image", key, make) / "root.ext4"
+    return cached("image" if installed else "bare", key, make) / "root.ext4"
 
 
 def _contents(file: Path) -> bytes:
     return file.name.encode() + b"\0" + file.read_bytes()
-
-
-def _place(tree: Path, file: Path) -> Path:
-    return tree / ("etc/systemd/system" if file.suffix == ".service" else "opt/test")
 
 
 def _corpus(folder: Path) -> None:
@@ -120,7 +126,7 @@ def _pip(*arguments: str) -> None:
 
 def _base() -> Path:
     wanted = (ROOT / "requirements/run.txt").read_text()
-    key = key_of(SUITE, *PACKAGES, wanted, *LEFT_OUT)
+    key = key_of(SUITE, *PACKAGES, wanted, *LEFT_OUT, _MADE)
     return cached("base", key, _make_base)
 
 
@@ -146,7 +152,6 @@ def _make_base(folder: Path) -> None:
     (tree / "etc/systemd/system/agent.service").write_text(SERVICE)
     (tree / "etc/fstab").write_text("/dev/vda / ext4 noatime 0 0\n")
     (tree / "etc/machine-id").write_text("")
-    (tree / "usr/local/bin/vswap").symlink_to("/opt/vswap/bin/vswap")
     _in(tree, "systemctl", "enable", "agent.service")
     for unit in ("systemd-timesyncd.service", "apt-daily.timer", "dpkg-db-backup.timer"):
         with suppress(subprocess.CalledProcessError):
@@ -162,6 +167,15 @@ def _install(tree: Path, wheel: Path) -> None:
         )
     finally:
         (tree / "opt" / wheel.name).unlink()
+
+
+def _take_away(tree: Path) -> None:
+    """Undo what was done for the image before this one: the tree is kept."""
+    before = Installed.read(tree)
+    if before.files:
+        with suppress(subprocess.CalledProcessError):  # it was interrupted, and has no unit
+            _in(tree, "systemctl", "disable", UNIT)
+        before.uninstall(before.to_uninstall())
 
 
 def _in(tree: Path, *argv: str) -> None:

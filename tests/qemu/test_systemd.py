@@ -10,6 +10,7 @@ from qemu.conftest import Boot, Tell
 from qemu.guest import Guest
 from qemu.stack import FILL_SECONDS, PASSES, Stack, hog_command
 
+UNIT = "vswap@swap0.service"
 SYSTEMD = "/lib/systemd/systemd"
 UP_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -22,8 +23,8 @@ def started(boot: Boot) -> Guest:
     guest = boot(memory=448, init=SYSTEMD, parameters="systemd.show_status=1", seconds=300.0)
     guest.run("systemctl", "is-active", "--wait", "swap.target", seconds=UP_SECONDS)
     end = time.monotonic() + UP_SECONDS
-    while guest.run("systemctl", "is-active", "vswap").stdout.strip() != "active":
-        assert time.monotonic() < end, guest.run("systemctl", "status", "vswap").stdout
+    while guest.run("systemctl", "is-active", UNIT).stdout.strip() != "active":
+        assert time.monotonic() < end, guest.run("systemctl", "status", UNIT).stdout
         guest.run("sleep", "1")
     assert "/dev/loop0" in guest.sh("cat /proc/swaps")
     return guest
@@ -43,19 +44,35 @@ def swapped(guest: Guest, mib: int = 448) -> None:
 def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
     guest = started(boot)
     after = "systemctl show -p ActiveEnterTimestampMonotonic --value "
-    unit, target = (int(guest.sh(after + name)) for name in ("vswap.service", "swap.target"))
+    unit, target = (int(guest.sh(after + name)) for name in (UNIT, "swap.target"))
     assert unit <= target
     began = time.monotonic()
-    guest.sh("systemctl stop vswap", seconds=UP_SECONDS)
+    guest.sh(f"systemctl stop {UNIT}", seconds=UP_SECONDS)
     assert time.monotonic() - began < STOP_SECONDS
     assert "/dev/loop" not in guest.sh("cat /proc/swaps")
     assert guest.run("pgrep", "vswap-").returncode == 1
-    guest.sh("systemctl start vswap", seconds=UP_SECONDS)
-    guest.sh("systemctl reload vswap", seconds=UP_SECONDS)
+    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)
+    guest.sh(f"systemctl reload {UNIT}", seconds=UP_SECONDS)
     Stack(guest).check()
 
 
-JOURNAL = "journalctl -u vswap --no-pager"
+def test_all_processes_are_killed_and_the_next_ones_go_on(boot: Boot) -> None:
+    """What systemd has kept is enough, and loop device and swap are recognised."""
+    guest = started(boot)
+    swapped(guest)
+    guest.sh(f"systemctl kill --signal=KILL {UNIT}", seconds=UP_SECONDS)
+    end = time.monotonic() + UP_SECONDS
+    while "NRestarts=1\nActiveState=active" not in guest.sh(
+        f"systemctl show -p NRestarts -p ActiveState {UNIT}", seconds=UP_SECONDS
+    ):
+        assert time.monotonic() < end, guest.run("systemctl", "status", UNIT).stdout
+        guest.run("sleep", "1")
+    assert guest.sh("grep -c /dev/loop /proc/swaps").strip() == "1"
+    assert "pages" in guest.sh(f"systemctl show -p StatusText {UNIT}")
+    Stack(guest).check()
+
+
+JOURNAL = f"journalctl -u {UNIT} --no-pager"
 KEEP = """
 import hashlib, pathlib, sys, time
 with open("/opt/test/corpus", "rb") as file:
@@ -84,13 +101,13 @@ def test_stop_takes_back_what_is_swapped_out_or_refuses(boot: Boot) -> None:
     guest.sh("systemctl stop hog", seconds=UP_SECONDS)
     assert used_mib(guest) > 20
     began = time.monotonic()
-    guest.sh("systemctl stop vswap", seconds=UP_SECONDS)
+    guest.sh(f"systemctl stop {UNIT}", seconds=UP_SECONDS)
     assert time.monotonic() - began < STOP_SECONDS
     assert "/dev/loop" not in guest.sh("cat /proc/swaps"), guest.sh(JOURNAL)
     assert guest.run("pgrep", "vswap-").returncode == 1
-    guest.sh("systemctl start vswap", seconds=UP_SECONDS)
+    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)
     swapped(guest, 400)
-    guest.run("systemctl", "stop", "vswap", seconds=UP_SECONDS)
+    guest.run("systemctl", "stop", UNIT, seconds=UP_SECONDS)
     assert "not enough memory to take back" in guest.sh(JOURNAL)
     assert used_mib(guest) > 20
     assert guest.run("pgrep", "-x", "vswap-worker").returncode == 0
@@ -110,6 +127,6 @@ def test_the_guest_goes_down_while_it_swaps(how: str, boot: Boot, tell: Tell) ->
     console = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", guest.console.read_text(errors="replace"))
     assert "stop job is running" not in console or took < STOP_SECONDS
     assert "Read-error on swap" not in console
-    assert "Stopped vswap.service" in console
+    assert f"Stopped {UNIT}" in console
     assert not re.search("Waiting for process.*vswap", console)  # it has ended by itself
     tell(f"{how} while swapped: {took:.1f} s")

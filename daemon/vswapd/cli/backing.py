@@ -11,6 +11,7 @@ import click
 
 from vswap.errors import UserError
 from vswapd.cli.backing_file import absolute, check_backing, is_missing, make_missing
+from vswapd.cli.complete import device_names
 from vswapd.cli.drain import take_away
 from vswapd.cli.interrupt import StoppedError, Undo, interrupts
 from vswapd.cli.status import read_stats
@@ -43,7 +44,10 @@ def backing() -> None:
 
 def _of_device(command: _Command) -> _Command:
     option = click.option(
-        "--device", metavar="DEVICE", help="Name or mount point; needed if there are more."
+        "--device",
+        metavar="DEVICE",
+        help="Name or mount point; needed if there are more.",
+        shell_complete=device_names,
     )
     return option(command)
 

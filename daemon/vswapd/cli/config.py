@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import click
 
+from vswapd.cli.complete import device_names
 from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for, settings_for
+from vswapd.cli.options import config_option
 from vswapd.cli.plan import default_mount
 from vswapd.cli.text import table
 from vswapd.conffile import Configuration, place_of
@@ -17,8 +18,6 @@ from vswapd.confkeys import KEYS, NONE, Key, Value
 from vswapd.sizes import parse_size
 
 __all__ = ["Entry", "config", "entries"]
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 _HEADINGS = ("KEY", "VALUE", "BYTES", "FROM")
 
@@ -82,13 +81,6 @@ def config() -> None:
     """
 
 
-def _file_option(command: _Command) -> _Command:
-    option = click.option(
-        "--config", "file", metavar="FILE", help="Read this, not the files in /etc."
-    )
-    return option(command)
-
-
 @config.command(
     epilog="""\b
 Examples:
@@ -96,15 +88,15 @@ Examples:
   vswap config show swap1 --config FILE
 """
 )
-@click.argument("device", required=False)
-@_file_option
+@click.argument("device", required=False, shell_complete=device_names)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print all there is, as JSON.")
-def show(device: str | None, file: str | None, as_json: bool) -> None:
+def show(device: str | None, config: str | None, as_json: bool) -> None:
     """Show what each device is to be, and which file says so.
 
     DEVICE selects one. Where nothing is configured it is swap0, as `vswap up` makes it.
     """
-    configuration = configured(file)
+    configuration = configured(config)
     if device is not None:
         check_named(configuration, device)
     names = [device] if device is not None else list(configuration.devices) or [DEFAULT_DEVICE]
@@ -122,14 +114,14 @@ Examples:
   vswap config check --config FILE && vswap up --all --config FILE
 """
 )
-@_file_option
-def check(file: str | None) -> None:
+@config_option
+def check(config: str | None) -> None:
     """Say whether the configuration is right, and if not everything that is wrong.
 
     One line for each mistake, with its file and key, and exit code 2. What only the running
     machine can tell, as whether a file for a backing will do, is for `vswap up` to find.
     """
-    count = len(configured(file).devices)
+    count = len(configured(config).devices)
     click.echo(f"ok: {count} device{'' if count == 1 else 's'}")
 
 

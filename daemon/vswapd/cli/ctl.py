@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import click
 
+from vswapd.cli.complete import device_names
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.cli.status import Stats, read_stats
 from vswapd.cli.text import human
@@ -40,7 +41,12 @@ _EXAMPLES = (
 
 @click.command(cls=_Command)
 @click.argument("command", nargs=-1, required=True)
-@click.option("--device", metavar="DEVICE", help="Name or mount point; needed if there are more.")
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Name or mount point; needed if there are more.",
+    shell_complete=device_names,
+)
 @click.pass_context
 def ctl(context: click.Context, command: tuple[str, ...], device: str | None) -> None:
     """Give the daemon a COMMAND and print its result.

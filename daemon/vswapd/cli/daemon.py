@@ -56,9 +56,10 @@ class Daemon:
     log: Path
 
 
-def daemon_command(settings: Settings, *options: str) -> list[str]:
-    """The program that serves a device."""
-    return [sys.executable, "-m", "vswapd.supervise", *options, settings.to_json()]
+def daemon_command(settings: Settings | None, *options: str) -> list[str]:
+    """The program that serves a device. Without settings it can only go on with what was kept."""
+    told = [] if settings is None else [settings.to_json()]
+    return [sys.executable, "-m", "vswapd.supervise", *options, *told]
 
 
 def daemon_environment() -> dict[str, str]:

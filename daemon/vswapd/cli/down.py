@@ -10,7 +10,9 @@ from contextlib import ExitStack, suppress
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.complete import device_names
 from vswapd.cli.daemon import EXIT_SECONDS, log_path, remove_log
+from vswapd.cli.grace import asking_for_time
 from vswapd.cli.interrupt import Interrupts, StoppedError, interrupts
 from vswapd.cli.place import RUN_DIRECTORY, remove_own_mount, unmount
 from vswapd.cli.status import serving
@@ -23,7 +25,7 @@ __all__ = ["down"]
 
 
 @click.command()
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 def down(device: str | None) -> None:
     """Disable swap, detach the loop device, stop the daemon.
 
@@ -50,7 +52,8 @@ def _take_down(device: Device, loops: list[str], signals: Interrupts) -> None:
     for loop in loops:
         area = swap_area(loop)
         if area:
-            swap_off(device, area, signals)
+            with asking_for_time():
+                swap_off(device, area, signals)
         with signals.held():
             detach_loop(loop)
     with signals.held(), ExitStack() as watched:  # once unmounted there is no second `down`

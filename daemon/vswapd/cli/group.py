@@ -20,16 +20,23 @@ import click
 
 import vswap
 from vswap.errors import UserError, VswapError
+from vswapd.cli.attach import attach
 from vswapd.cli.backing import backing
+from vswapd.cli.complete import completion
 from vswapd.cli.config import config
 from vswapd.cli.ctl import ctl
 from vswapd.cli.doctor import doctor
 from vswapd.cli.down import down
+from vswapd.cli.install import install, uninstall
 from vswapd.cli.interrupt import StoppedError
+from vswapd.cli.man import man
 from vswapd.cli.metrics import metrics
+from vswapd.cli.report import report
 from vswapd.cli.restart import restart
 from vswapd.cli.run import run
+from vswapd.cli.serve import serve
 from vswapd.cli.status import status
+from vswapd.cli.top import top
 from vswapd.cli.up import up
 from vswapd.conffile import ConfigError
 
@@ -49,10 +56,14 @@ Examples:
   vswap config check                   is that file right?
   vswap status                         what it holds, and in how much memory
   vswap doctor                         is this machine fit, and are its devices well?
+  vswap top                            the same and what it does, live
+  vswap report --since 2h              the same over time, as a page for a browser
   vswap metrics --listen 127.0.0.1:9100
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user
+  vswap install                        units, manual pages, completions; then
+  systemctl enable --now vswap@swap0   swap at every boot
 """,
 )
 @click.version_option(vswap.__version__, prog_name="vswap", message="%(prog)s %(version)s")
@@ -60,7 +71,10 @@ def _vswap() -> None:
     """Swap on compressed memory: a swap device that is made of a userspace daemon."""
 
 
-for _command in (up, down, restart, run, status, backing, ctl, config, doctor, metrics):
+_OF_DEVICES = (up, down, restart, run, status, backing, ctl, config, serve, attach)
+_THAT_LOOK = (doctor, metrics, top, report)
+_OF_SYSTEM = (install, uninstall, man, completion)
+for _command in (*_OF_DEVICES, *_THAT_LOOK, *_OF_SYSTEM):
     _vswap.add_command(_command)
 
 

@@ -7,6 +7,7 @@ import sys
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.complete import device_names
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.mounts import find_device
 
@@ -23,7 +24,7 @@ Examples:
   curl --unix-socket /run/vswap/metrics.sock http://localhost/metrics
 """,
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 @click.option(
     "--listen",
     metavar="ADDRESS",

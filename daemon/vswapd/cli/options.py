@@ -1,4 +1,4 @@
-"""The options that say what a device is to be, shared by `up` and `run`."""
+"""The options that several commands have: what a device is to be, and where that stands."""
 
 from __future__ import annotations
 
@@ -16,9 +16,21 @@ from vswapd.confkeys import DEFAULT_SIZE, NONE
 from vswapd.mounts import resolve
 from vswapd.sizes import parse_size
 
-__all__ = ["StoreOptions", "backing_room", "make_settings", "mount_point", "store_options"]
+__all__ = [
+    "StoreOptions",
+    "backing_room",
+    "config_option",
+    "make_settings",
+    "mount_point",
+    "store_options",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+config_option = click.option(
+    "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
+)
 
 
 class StoreOptions(TypedDict):

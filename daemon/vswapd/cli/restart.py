@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.complete import device_names
 from vswapd.cli.daemon import log_path
 from vswapd.cli.status import read_stats
 from vswapd.mounts import Device, find_device
@@ -16,6 +18,7 @@ from vswapd.restarts import address_of, peer_of
 
 __all__ = ["restart"]
 
+_PROC = Path("/proc")
 _SECONDS = 120.0
 
 
@@ -26,7 +29,7 @@ Examples:
   vswap restart swap0    of several devices this one
 """
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 def restart(device: str | None) -> None:
     """Replace the daemon by one of the code that is installed now.
 
@@ -46,11 +49,11 @@ def restart(device: str | None) -> None:
 
 
 def _supervisor(device: Device) -> int:
-    """Who supervises a device: as it says itself, or, when no worker answers, whose log that is."""
+    """Who supervises a device: as it says itself, or, when no worker answers, as it looks."""
     try:
         supervisor = read_stats(device).get("supervisor_pid")
     except UserError:
-        supervisor = _keeper_of(log_path(device.name))
+        supervisor = _keeper_of(device)
         if supervisor is None:
             raise
     if not isinstance(supervisor, int) or supervisor < 2:
@@ -58,14 +61,28 @@ def _supervisor(device: Device) -> int:
     return supervisor
 
 
-def _keeper_of(log: Path) -> int | None:
-    """The supervisor that writes to this log; None if there is none, or none that may be seen."""
-    for process in Path("/proc").glob("[0-9]*"):
+def _keeper_of(device: Device) -> int | None:
+    """The supervisor that writes to the device's log, or that its unit has started.
+
+    None if there is none, or none that may be seen.
+    """
+    for process in _PROC.glob("[0-9]*"):
         with suppress(OSError):
             keeps = (process / "comm").read_text().strip() == "vswap-keeper"
-            if keeps and (process / "fd/2").readlink() == log:
+            if keeps and (_logs_to(process, device) or _is_of_unit(process, device)):
                 return int(process.name)
     return None
+
+
+def _logs_to(process: Path, device: Device) -> bool:
+    return (process / "fd/2").readlink() == log_path(device.name)
+
+
+def _is_of_unit(process: Path, device: Device) -> bool:
+    """Its standard error is the journal's then. (Another user's units may be called the same.)"""
+    groups = (process / "cgroup").read_text().splitlines()
+    ours = process.stat().st_uid == os.geteuid()
+    return ours and any(group.endswith(f"/vswap@{device.name}.service") for group in groups)
 
 
 def _ask(device: Device, supervisor: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Unpack
+from typing import NoReturn, Unpack
 
 import click
 
@@ -14,7 +14,7 @@ from vswapd.cli.interrupt import StoppedError, Undo, interrupts
 from vswapd.cli.options import StoreOptions, backing_room, make_settings, store_options
 from vswapd.cli.place import check_fuse, check_mount
 
-__all__ = ["run"]
+__all__ = ["become", "make_backing", "run"]
 
 
 @click.command()
@@ -34,15 +34,22 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
     if settings.backing is not None:
         room = backing_room(options, settings.size)
         check_backing(settings.backing, room)
-        _make_missing(settings.backing, room or settings.size)
-    command = daemon_command(settings, "--foreground")
+        make_backing(settings.backing, room or settings.size)
+    become(daemon_command(settings, "--foreground"))
+
+
+def become(command: list[str]) -> NoReturn:
+    """Be the daemon from now on."""
     environment = daemon_environment()
     os.chdir("/")  # a daemon must not keep a file system busy; and `-m` imports from here
     os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
 
 
-def _make_missing(path: str, size: int) -> None:
-    """Make the backing file, which is there from then on whatever becomes of the daemon."""
+def make_backing(path: str, size: int) -> None:
+    """Make the backing file, which is there from then on whatever becomes of the daemon.
+
+    Raises `UserError`, and `StoppedError` on Ctrl-C.
+    """
     if not is_missing(path):
         return
     try:

@@ -12,9 +12,10 @@ from click.core import ParameterSource
 from vswap.errors import UserError
 from vswapd.cli import daemon, place
 from vswapd.cli.backing_file import check_backing, make_missing
+from vswapd.cli.complete import device_names
 from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
-from vswapd.cli.options import mount_point, store_options
+from vswapd.cli.options import config_option, mount_point, store_options
 from vswapd.cli.plan import Plan
 from vswapd.conffile import Configuration
 from vswapd.config import Settings, device_name
@@ -31,7 +32,7 @@ from vswapd.swapdev import (
 )
 from vswapd.tuning import restore, tune
 
-__all__ = ["up"]
+__all__ = ["detach_all", "swap_on", "tune_kernel", "up"]
 
 
 @click.command(
@@ -43,7 +44,7 @@ Examples:
   vswap up --all                           all devices of /etc/vswap.toml and /etc/vswap.d
 """
 )
-@click.argument("device", required=False)
+@click.argument("device", required=False, shell_complete=device_names)
 @store_options
 @click.option(
     "--mount",
@@ -70,9 +71,7 @@ Examples:
     "200000 in a guest whose cpuidle governor is haltpoll, vm.watermark_boost_factor to 0, and "
     "vm.watermark_scale_factor to what makes 4 MiB. Or leave them alone. [default: tune]",
 )
-@click.option(
-    "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
-)
+@config_option
 @click.option("--all", "every", is_flag=True, help="Bring up all devices of the configuration.")
 @click.pass_context
 def up(
@@ -167,9 +166,9 @@ def _bring_up(plan: Plan, signals: Interrupts) -> str:
                     make_missing(settings.backing, plan.room or settings.size, undo)
                 loop = _attach(settings, signals, undo)
                 if plan.tune:
-                    _tune(settings.name, signals, undo)
+                    tune_kernel(settings.name, signals, undo)
                 if plan.swapon:
-                    _swap_on(loop, settings.name, plan.priority, signals, undo)
+                    swap_on(loop, settings.name, plan.priority, signals, undo)
                 undo.keep()
         except KeyboardInterrupt:
             if not undo.kept:  # else it came too late to be heeded
@@ -201,13 +200,13 @@ def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:
     for warning in daemon.warnings(log):
         click.echo(warning, err=True)
     with signals.held():
-        undo.later(_detach_all, Device(settings.name, mount))
+        undo.later(detach_all, Device(settings.name, mount))
         loop = attach_loop(f"{mount}/swap")
         restrict(loop)
     return loop
 
 
-def _tune(device: str, signals: Interrupts, undo: Undo) -> None:
+def tune_kernel(device: str, signals: Interrupts, undo: Undo) -> None:
     """Set the kernel's settings. A device works without, so what fails is only warned of."""
     with signals.held():
         undo.later(_restore, device)
@@ -224,7 +223,8 @@ def _restore(device: str) -> None:
         click.echo(f"vswap: {note}", err=True)
 
 
-def _swap_on(loop: str, label: str, priority: int | None, signals: Interrupts, undo: Undo) -> None:
+def swap_on(loop: str, label: str, priority: int | None, signals: Interrupts, undo: Undo) -> None:
+    """Make swap on a loop device, and enable it. Raises `UserError`."""
     with signals.held():
         make_swap(loop, label)
     with signals.held():
@@ -233,6 +233,7 @@ def _swap_on(loop: str, label: str, priority: int | None, signals: Interrupts, u
         restrict(loop)  # again: udev sees mkswap's change, and resets the mode
 
 
-def _detach_all(device: Device) -> None:
+def detach_all(device: Device) -> None:
+    """Detach what is attached to the device's file. Raises `UserError`."""
     for loop in loop_devices(device):
         detach_loop(loop)

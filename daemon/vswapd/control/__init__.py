@@ -5,7 +5,8 @@ from __future__ import annotations
 from vswapd.control.bridge import Bridge
 from vswapd.control.commands import commands_of
 from vswapd.control.ctl import Control
+from vswapd.control.history import History
 from vswapd.control.namespace import Namespace
 from vswapd.control.report import DeviceInfo, Report
 
-__all__ = ["Bridge", "Control", "DeviceInfo", "Namespace", "Report", "commands_of"]
+__all__ = ["Bridge", "Control", "DeviceInfo", "History", "Namespace", "Report", "commands_of"]

@@ -26,6 +26,7 @@ from vswapd.channel import SWAP_INODE
 from vswapd.control.ctl import Control
 from vswapd.control.files import RENDERERS
 from vswapd.control.handle import Handle
+from vswapd.control.history import History
 from vswapd.control.report import Report
 
 __all__ = ["Namespace"]
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 _FOREVER = 86400.0 * 365
 _MAX_COMMAND = 4096
 _MAX_OPEN = 256  # what is rendered stays in locked memory until it is closed
+_MAX_KEPT = 8 << 20  # bytes of it
+_HISTORY = "history.json"
 _PAGE = 4096
 
 
@@ -76,7 +79,7 @@ def _faults_are_eio(what: str) -> Iterator[None]:
 def _nodes(size: int) -> dict[bytes, _Node]:
     names = {b"swap": _Node(InodeT(SWAP_INODE), stat.S_IFREG | 0o600, size)}
     names[b"ctl"] = _Node(InodeT(SWAP_INODE + 1), stat.S_IFREG | 0o600)
-    for inode, name in enumerate(RENDERERS, SWAP_INODE + 2):
+    for inode, name in enumerate((*RENDERERS, _HISTORY), SWAP_INODE + 2):
         names[name.encode()] = _Node(InodeT(inode), stat.S_IFREG | 0o444)
     return names
 
@@ -87,14 +90,20 @@ class Namespace(pyfuse3.Operations):
     enable_writeback_cache = False
 
     def __init__(
-        self, size: int, report: Callable[[], Report], control: Control, generation: int = 0
+        self,
+        size: int,
+        report: Callable[[], Report],
+        control: Control,
+        generation: int = 0,
+        history: History | None = None,
     ) -> None:
         """`size` is the device's, in bytes; `report` takes a snapshot.
 
-        `generation` counts the workers before this one.
+        `generation` counts the workers before this one. Without a `history` there is an empty one.
         """
         super().__init__()
         self._report = report
+        self._history = history or History(report)
         self._control = control
         self._names = _nodes(size)
         self._by_inode = {node.inode: (name, node) for name, node in self._names.items()}
@@ -190,14 +199,18 @@ class Namespace(pyfuse3.Operations):
             raise FUSEError(errno.EISDIR)
         if flags & os.O_ACCMODE != os.O_RDONLY and not node.mode & stat.S_IWUSR:
             raise FUSEError(errno.EACCES)
-        if len(self._open) >= _MAX_OPEN:
-            raise FUSEError(errno.EMFILE)
+        self._check_room()
         name = self._by_inode[inode][0].decode()
         with _faults_are_eio(name):
-            content = self._content(name)
+            content = await self._content(name)
         handle = self._new_handle(inode, len(content))
         self._open[handle] = _Open(content)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
+
+    def _check_room(self) -> None:
+        kept = sum(len(file.content) for file in self._open.values())
+        if len(self._open) >= _MAX_OPEN or kept >= _MAX_KEPT:
+            raise FUSEError(errno.EMFILE)
 
     def _new_handle(self, inode: InodeT, size: int) -> int:
         while True:
@@ -206,21 +219,23 @@ class Namespace(pyfuse3.Operations):
             if handle not in self._open:
                 return handle
 
-    def _content(self, name: str) -> bytes:
+    async def _content(self, name: str) -> bytes:
+        if name == _HISTORY:
+            return await self._history.render()
         if name == "ctl":
             return self._control.last.text.encode(errors="replace")
         return RENDERERS[name](self._report()).encode()
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
         """From what `open` rendered, or from a command's result."""
-        return self._opened(fh, off).read(off, size)
+        return (await self._opened(fh, off)).read(off, size)
 
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
         """A command to `ctl`, answered when it is done: with its errno if it failed.
 
         The result, or the reason, can then be read.
         """
-        file = self._opened(fh)
+        file = await self._opened(fh)
         if len(buf) > _MAX_COMMAND:
             raise FUSEError(errno.E2BIG)
         with _faults_are_eio("ctl"):
@@ -231,7 +246,7 @@ class Namespace(pyfuse3.Operations):
         file.start += len(buf)  # as the descriptor's offset does when a write succeeds
         return len(buf)
 
-    def _opened(self, fh: pyfuse3.FileHandleT, offset: int = 0) -> _Open:
+    async def _opened(self, fh: pyfuse3.FileHandleT, offset: int = 0) -> _Open:
         """What is open as `fh`.
 
         If it was opened at another worker it is rendered anew, for who begins to read; who has
@@ -248,7 +263,7 @@ class Namespace(pyfuse3.Operations):
             raise FUSEError(errno.ESTALE)
         name = self._by_inode[InodeT(handle.inode)][0].decode()
         with _faults_are_eio(name):
-            self._open[fh] = _Open(self._content(name))
+            self._open[fh] = _Open(await self._content(name))
         return self._open[fh]
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:

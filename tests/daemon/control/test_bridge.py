@@ -414,7 +414,7 @@ def test_a_listing_that_is_asked_for_in_pieces_is_whole(bridged: Bridged, report
                 names.append(entries[152 : 152 + length])
                 entries = entries[(152 + length + 7) & ~7 :]
         assert sorted(names) == sorted(
-            b"swap ctl stats stats.json mm_stat io_stat bd_stat metrics".split()
+            b"swap ctl stats stats.json mm_stat io_stat bd_stat metrics history.json".split()
         )
 
     with_pyfuse3(bridged, report, act)

@@ -19,10 +19,12 @@ from pyfuse3 import FileHandleT, FlagT, FUSEError, InodeT, RequestContext
 
 from vswap.errors import UserError
 from vswapd.control import Control, Namespace, Report
+from vswapd.control import namespace as module
 from vswapd.control.ctl import Action, FoundError
 from vswapd.control.files import RENDERERS
 
 SIZE = 64 << 20
+FILES = [*RENDERERS, "history.json"]
 CTX = cast(RequestContext, None)  # nobody looks at it
 CTL = InodeT(3)
 
@@ -104,11 +106,11 @@ def test_the_swap_file_is_the_inode_of_the_data_plane(namespace: Namespace) -> N
 
 
 def test_each_name_has_an_inode_of_its_own(namespace: Namespace) -> None:
-    names = ["swap", "ctl", *RENDERERS]
+    names = ["swap", "ctl", *FILES]
     assert len({inode(namespace, name) for name in names}) == len(names)
 
 
-@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_holds_what_its_renderer_says(name: str, namespace: Namespace) -> None:
     content = read(namespace, open_(namespace, name))
     assert content
@@ -160,7 +162,7 @@ def test_files_are_read_past_the_page_cache(namespace: Namespace) -> None:
     assert info.direct_io
 
 
-@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND])
 def test_rendered_files_cannot_be_opened_for_writing(
     name: str, flags: int, namespace: Namespace
@@ -323,7 +325,7 @@ def successor(device: Changing, generation: int = 1) -> Namespace:
     return Namespace(SIZE, device, control, generation)
 
 
-@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("name", FILES)
 def test_who_begins_to_read_reads_what_is_so_now(
     name: str, namespace: Namespace, device: Changing
 ) -> None:
@@ -438,6 +440,20 @@ def test_files_of_earlier_workers_count_as_open(namespace: Namespace, device: Ch
         open_(later, "mm_stat")
     code = raised(later.open(inode(later, "mm_stat"), FlagT(os.O_RDONLY), CTX))
     assert code == errno.EMFILE
+
+
+def test_what_is_kept_for_open_files_is_bounded(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bytes too: it is locked memory, and a history is long."""
+    handle = open_(namespace, "history.json")
+    size = len(read(namespace, handle))
+    monkeypatch.setattr(module, "_MAX_KEPT", 3 * size)
+    twins = [open_(namespace, "history.json") for _ in range(2)]
+    refused = namespace.open(inode(namespace, "history.json"), FlagT(os.O_RDONLY), CTX)
+    assert raised(refused) == errno.EMFILE
+    run(namespace.release(twins[0]))
+    assert len(read(namespace, open_(namespace, "history.json"))) == size
 
 
 # --- Faults of ours --------------------------------------------------------------------

@@ -1,0 +1,110 @@
+"""`vswap attach`: what is there is recognised, and what fails is undone. None is attached here."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vswap.errors import UserError
+from vswapd.cli import attach, main, up
+from vswapd.mounts import Device
+from vswapd.swapdev import SwapArea
+
+Captured = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+LOOP = "/dev/loop77"
+AREA = SwapArea(LOOP, 1 << 30, 0, -2)
+
+
+@pytest.fixture
+def steps(monkeypatch: Patch) -> list[str]:
+    """What is done to a machine on which swap0 is served."""
+    done: list[str] = []
+
+    def noted(name: str, answer: str | None = None) -> Callable[..., str | None]:
+        def step(*_arguments: object) -> str | None:
+            done.append(name)
+            return answer
+
+        return step
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(attach, "find_device", lambda name: Device(name, "/run/vswap/swap0"))
+    monkeypatch.setattr(attach, "loop_devices", lambda _device: [])
+    monkeypatch.setattr(attach, "swap_area", lambda _loop: None)
+    monkeypatch.setattr(attach, "restrict", lambda _loop: None)
+    monkeypatch.setattr(attach, "attach_loop", noted("attach", LOOP))
+    monkeypatch.setattr(attach, "tune_kernel", noted("tune"))
+    monkeypatch.setattr(attach, "detach_all", noted("detach"))
+    monkeypatch.setattr(up, "restrict", lambda _loop: None)
+    monkeypatch.setattr(up, "make_swap", noted("mkswap"))
+    monkeypatch.setattr(up, "enable_swap", noted("swapon"))
+    monkeypatch.setattr(up, "disable_swap", noted("swapoff"))
+    return done
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """As they were afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number in numbers:
+        signal.signal(number, before[number])
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "vswap.toml"
+    file.write_text("[device.swap0]\n")
+    file.chmod(0o644)
+    return str(file)
+
+
+def test_all_is_made(steps: list[str], config: str, capsys: Captured) -> None:
+    assert main(["attach", "swap0", "--config", config]) == 0
+    assert steps == ["attach", "tune", "mkswap", "swapon"]
+    assert capsys.readouterr().out == f"{LOOP}\n"
+
+
+def test_a_device_that_is_swapped_on_is_left_as_it_is(
+    steps: list[str], monkeypatch: Patch, capsys: Captured
+) -> None:
+    """Whatever the configuration says by now."""
+    monkeypatch.setattr(attach, "loop_devices", lambda _device: ["/dev/loop1", LOOP])
+    monkeypatch.setattr(attach, "swap_area", lambda loop: AREA if loop == LOOP else None)
+    assert main(["attach", "swap0", "--config", "/no/such/file"]) == 0
+    assert (steps, capsys.readouterr().out) == ([], f"{LOOP}\n")
+
+
+def test_a_loop_device_that_is_there_is_used_and_never_undone(
+    steps: list[str], config: str, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(attach, "loop_devices", lambda _device: [LOOP])
+    monkeypatch.setattr(up, "enable_swap", _fail)
+    assert main(["attach", "swap0", "--config", config]) == 2
+    assert steps == ["tune", "mkswap", "swapoff"]
+
+
+def test_what_fails_is_undone(
+    steps: list[str], config: str, monkeypatch: Patch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(up, "enable_swap", _fail)
+    assert main(["attach", "swap0", "--config", config]) == 2
+    assert steps == ["attach", "tune", "mkswap", "swapoff", "detach"]
+    assert capsys.readouterr().err == "vswap: no swap today\n"
+
+
+def test_it_needs_root(monkeypatch: Patch, capsys: Captured) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(["attach", "swap0"]) == 2
+    assert capsys.readouterr().err == "vswap: attach needs root\n"
+
+
+def _fail(*_arguments: object) -> None:
+    raise UserError("no swap today")

@@ -1,0 +1,91 @@
+"""A stand-in for systemd: a socket that takes the descriptors which are to be stored, and hands
+them to the next supervisor as sd_listen_fds(3) has it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mount.harness import environment, program
+
+__all__ = ["Systemd"]
+
+_MANY = 64
+_STARTER = """
+import os, sys
+names, *fds = sys.argv[1].split(" ")
+fds = [os.dup2(int(fd), 100 + at) for at, fd in enumerate(fds)]
+for at, fd in enumerate(fds):
+    os.dup2(fd, 3 + at)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": names}
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+class Systemd:
+    """Keeps descriptors by their names, as a service manager does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path.with_suffix(".log")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.kept: list[tuple[str, int]] = []
+        self.told: list[str] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**environment(), "NOTIFY_SOCKET": str(self.path)}
+
+    def hear(self) -> Systemd:
+        """Take in what was sent."""
+        with suppress(BlockingIOError):
+            while True:
+                data, fds, _, _ = socket.recv_fds(self._socket, 4096, _MANY)
+                lines = data.decode().split("\n")
+                named = dict(line.split("=", 1) for line in lines)
+                self.told += lines
+                if "FDSTOREREMOVE" in named:
+                    gone = [pair for pair in self.kept if pair[0] == named["FDNAME"]]
+                    self.kept = [pair for pair in self.kept if pair not in gone]
+                    for _, fd in gone:
+                        os.close(fd)
+                if "FDSTORE" in named:
+                    self.kept += [(named["FDNAME"], fd) for fd in fds]
+        return self
+
+    def has_heard(self, line: str) -> bool:
+        return line in self.hear().told
+
+    def start(
+        self, *arguments: str, prelude: str = "", env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A supervisor that is handed everything kept. `prelude` is its workers'."""
+        return self.run([*program(prelude), *arguments], env)
+
+    def run(
+        self, arguments: Sequence[str], env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """What the interpreter does with these arguments, handed everything kept."""
+        names = ":".join(name for name, _ in self.kept)
+        fds = [fd for _, fd in self.kept]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", _STARTER, " ".join([names, *map(str, fds)]), *arguments],
+                pass_fds=fds,
+                env={**self.environment, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def close(self) -> None:
+        self._socket.close()
+        for _, fd in self.kept:
+            os.close(fd)
