@@ -2,7 +2,8 @@
 
 ``python -m vswapd.supervise SETTINGS [--ready-fd N] [--foreground]`` with `Settings` as JSON makes
 a device, or goes on with the one whose descriptors systemd has kept. What becomes of the start is
-told on descriptor N in one line: ``ready``, or ``error`` and the reason.
+told on descriptor N in one line: ``ready``, or ``error`` and the reason. ``--lock-fd N`` is closed
+then.
 ``python -m vswapd.supervise --inherit-fd N`` takes the place of the supervisor at the other
 end of the socket N.
 """
@@ -112,6 +113,7 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
     parser = argparse.ArgumentParser(prog="vswapd.supervise")
     parser.add_argument("settings", nargs="?")
     parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--lock-fd", type=int)
     parser.add_argument("--inherit-fd", type=int)
     parser.add_argument("--foreground", action="store_true")
     arguments = parser.parse_args()
@@ -120,7 +122,7 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
     told: Told = Ready(None)
     kept = keeps_device(os.environ)
     try:
-        told = Ready(arguments.ready_fd)
+        told = Ready(arguments.ready_fd, arguments.lock_fd)
         memory.prepare_process(lambda _: None)  # the fork server says what cannot be had
         memory.take_precedence(inherited=False)
         libc.prctl(libc.PR_SET_NAME, b"vswap-keeper")

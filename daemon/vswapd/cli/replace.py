@@ -1,4 +1,4 @@
-"""`vswap restart`: the daemon from the code that is installed now, while the device is in use."""
+"""Finding the supervisor of a device, and having another one take its place."""
 
 from __future__ import annotations
 
@@ -7,49 +7,23 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-import click
-
 from vswap.errors import UserError
-from vswapd.cli.complete import device_names
 from vswapd.cli.daemon import log_path
 from vswapd.cli.status import read_stats
-from vswapd.mounts import Device, find_device
+from vswapd.mounts import Device
 from vswapd.restarts import address_of, peer_of
 
-__all__ = ["restart"]
+__all__ = ["replace_supervisor", "supervisor_of"]
 
 _PROC = Path("/proc")
 _SECONDS = 120.0
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  vswap restart          after an upgrade, while the machine swaps on it
-  vswap restart swap0    of several devices this one
-"""
-)
-@click.argument("device", required=False, shell_complete=device_names)
-def restart(device: str | None) -> None:
-    """Replace the daemon by one of the code that is installed now.
+def supervisor_of(device: Device) -> int:
+    """Who supervises a device: as it says itself, or, when no worker answers, as it looks.
 
-    DEVICE is a name or a mount point; it may be left out when there is only one. Nothing is lost,
-    and what is asked of the device meanwhile waits for some milliseconds. The new daemon first
-    looks whether it can read what the old one holds. If it cannot, or does not start, the old one
-    goes on as if nothing had been, and the reason is told.
+    Raises `UserError`.
     """
-    chosen = find_device(device)
-    supervisor = _supervisor(chosen)
-    said = _ask(chosen, supervisor)
-    if said != "ok":
-        raise UserError(
-            f"{chosen.name} is not restarted and goes on as it was: {said.removeprefix('error ')}"
-        )
-    click.echo(f"{chosen.name} is served by a new daemon")
-
-
-def _supervisor(device: Device) -> int:
-    """Who supervises a device: as it says itself, or, when no worker answers, as it looks."""
     try:
         supervisor = read_stats(device).get("supervisor_pid")
     except UserError:
@@ -83,6 +57,15 @@ def _is_of_unit(process: Path, device: Device) -> bool:
     groups = (process / "cgroup").read_text().splitlines()
     ours = process.stat().st_uid == os.geteuid()
     return ours and any(group.endswith(f"/vswap@{device.name}.service") for group in groups)
+
+
+def replace_supervisor(device: Device, supervisor: int) -> None:
+    """Have it done, and wait for it. Raises `UserError`, and then the old one goes on."""
+    said = _ask(device, supervisor)
+    if said != "ok":
+        raise UserError(
+            f"{device.name} is not restarted and goes on as it was: {said.removeprefix('error ')}"
+        )
 
 
 def _ask(device: Device, supervisor: int) -> str:
