@@ -82,15 +82,15 @@ class Keeper:
         """
         if self._address is None or record.to_json() == self._last:
             return
+        is_first = not self._last
         self._last = record.to_json()
-        is_new = self.record_fd is None
         if self.record_fd is None:
             self.adopt(os.memfd_create("vswap-record"))
         assert self.record_fd is not None
         number, _ = _latest(self.record_fd)
         line = f"{number + 1} {self._last}\n".encode()
         os.pwrite(self.record_fd, line, (number + 1) % 2 * _PLACE)
-        if is_new:
+        if is_first:  # also one that was adopted: systemd may have forgotten it
             self.store("record", self.record_fd)
 
 

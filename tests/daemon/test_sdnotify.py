@@ -190,7 +190,21 @@ def test_who_goes_on_writes_to_the_record_that_is_there(
     successor.adopt(keeper.record_fd)
     successor.record(LAST)
     assert read_record(kept) == LAST
-    assert systemd.hear() == []
+    assert kept_record(systemd) == kept
+
+
+def test_a_record_that_systemd_has_forgotten_is_stored_again(
+    keeper: Keeper, systemd: Systemd, address: str
+) -> None:
+    """As it does when a unit has failed although its daemon lives."""
+    keeper.record(FIRST)
+    systemd.hear()
+    systemd.remove("vswap-record")
+    successor = Keeper(address)
+    assert keeper.record_fd is not None
+    successor.adopt(keeper.record_fd)
+    successor.record(LAST)
+    assert read_record(kept_record(systemd)) == LAST
 
 
 # --- What was kept for this process ----------------------------------------------------

@@ -342,6 +342,7 @@ def test_a_supervisor_that_lives_is_not_joined_by_another(device: Worker, system
 def test_nor_is_the_heir_of_one(device: Worker, systemd: Systemd) -> None:
     systemd.hear().told.clear()
     device.signal(signal.SIGHUP)
+    assert eventually(lambda: bool(systemd.hear()) and device.process.poll() is not None)
     assert device.wait() == 0
     (heir,) = {int(line[8:]) for line in systemd.hear().told if line.startswith("MAINPID=")}
     try:
