@@ -110,12 +110,13 @@ def detach_loop(loop: str) -> None:
     _run(f"detaching {loop} failed", ["losetup", "-d", loop])
 
 
-def restrict(loop: str) -> None:
+def restrict(loop: str, *, settled: bool = True) -> None:
     """Let only root read a loop device (mode 0600), for it shows what others had in memory.
 
-    udev sets its own mode after each change it is told of, so what it has queued comes first.
+    udev sets its own mode after each change it is told of, so what it has queued comes first. That
+    takes seconds early in a boot, and is waited for only if the mode is to be `settled`.
     """
-    if Path("/run/udev/control").exists():
+    if settled and Path("/run/udev/control").exists():
         with suppress(UserError):  # then its mode is what a disk has: closed to users too
             _run("waiting for udev failed", ["udevadm", "settle", "--timeout=5"])
     Path(loop).chmod(0o600)

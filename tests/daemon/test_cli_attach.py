@@ -42,7 +42,7 @@ def steps(monkeypatch: Patch) -> list[str]:
     monkeypatch.setattr(bringup, "attach_loop", noted("attach", LOOP))
     monkeypatch.setattr(bringup, "_tune_kernel", noted("tune"))
     monkeypatch.setattr(bringup, "_detach_all", noted("detach"))
-    monkeypatch.setattr(bringup, "restrict", lambda _loop: None)
+    monkeypatch.setattr(bringup, "restrict", noted_settling(done))
     monkeypatch.setattr(bringup, "make_swap", noted("mkswap"))
     monkeypatch.setattr(bringup, "enable_swap", noted("swapon"))
     monkeypatch.setattr(bringup, "disable_swap", noted("swapoff"))
@@ -67,9 +67,16 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
+def noted_settling(done: list[str]) -> Callable[..., None]:
+    def restrict(_loop: str, *, settled: bool = True) -> None:
+        done.extend(["settled"] * settled)
+
+    return restrict
+
+
 def test_all_is_made(steps: list[str], config: str, capsys: Captured) -> None:
     assert main(["attach", "swap0", "--config", config]) == 0
-    assert steps == ["attach", "tune", "mkswap", "swapon"]
+    assert steps == ["attach", "tune", "mkswap", "swapon", "settled"]
     assert capsys.readouterr().out == f"{LOOP}\n"
 
 
@@ -124,7 +131,7 @@ def test_a_loop_device_that_nothing_was_written_to_is_swapped_on(
     stats = {"stored_pages": 0, "backing_pages": 0, "same_pages": 0}
     monkeypatch.setattr(attach, "read_stats", lambda _device: stats)
     assert main(["attach", "swap0", "--config", config]) == 0
-    assert foreign == ["tune", "mkswap", "swapon"]
+    assert foreign == ["tune", "mkswap", "swapon", "settled"]
 
 
 def test_without_swapon_a_loop_device_that_is_there_is_all(
@@ -150,7 +157,13 @@ def test_a_unit_s_device_that_was_about_to_be_swapped_on_is(
     monkeypatch.setenv("MAINPID", "4711")
     monkeypatch.setattr(attach, "loop_devices", lambda _device: [LOOP])
     assert main(["attach", "swap0", "--config", config]) == 0
-    assert steps == ["tune", "mkswap", "swapon"]
+    assert steps == ["tune", "mkswap", "swapon", "settled"]
+
+
+def test_a_loop_device_that_is_all_is_settled_too(steps: list[str], config: str) -> None:
+    Path(config).write_text("[device.swap0]\nswapon = false\ntune = false\n")
+    assert main(["attach", "swap0", "--config", config]) == 0
+    assert steps == ["attach", "settled"]
 
 
 def test_it_needs_root(monkeypatch: Patch, capsys: Captured) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mount.harness import eventually, family
+from mount.harness import abort, eventually, family, mount_of
 from mount.systemd import Systemd
 from swap_support import left_behind, loops_of, run, start_vswap, swaps, tear_down, vswap
 
@@ -45,6 +45,15 @@ class Unit:
         assert eventually(lambda: self.systemd.has_heard("READY=1"), READY_SECONDS), self.said()
         assert self.systemd.has_heard(f"MAINPID={main.pid}")
         return main
+
+    def vain_start(self) -> int:
+        """The status of one that does not become the main process."""
+        process = self.serve()
+        try:
+            assert eventually(lambda: bool(self.systemd.hear()) and process.poll() is not None, 30)
+        finally:
+            process.kill()
+        return process.wait()
 
     def attach(self) -> subprocess.CompletedProcess[str]:
         return vswap("attach", NAME, "--config", str(self.config))
@@ -130,6 +139,30 @@ def test_a_mistake_ends_it_with_status_2_and_one_line(unit: Unit) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
+def test_what_is_left_of_a_dead_device_is_no_reason_to_try_again(unit: Unit) -> None:
+    """Its connection has closed, and the configuration is wrong by now: that is a mistake."""
+    main = unit.start()
+    loop = unit.attach().stdout.strip()
+    killed(main)
+    dead = mount_of(unit.point)
+    assert dead is not None
+    abort(dead)
+    try:
+        unit.config.write_text("size =")
+        assert unit.vain_start() == 2
+        assert unit.said().count("\n") == 1, unit.said()
+        assert unit.systemd.hear().kept == []
+        assert mount_of(unit.point) is None
+        unit.configure()
+        unit.start()
+        attached = unit.attach()
+        assert attached.returncode == 0, attached.stderr
+        assert loops_of(unit.point) == [attached.stdout.strip()] != [loop]
+    finally:
+        assert run("losetup", "-d", loop).returncode == 0
+    assert unit.tell("down", NAME)[0] == 0
+
+
 def test_what_nobody_serves_cannot_be_attached(unit: Unit) -> None:
     done = unit.attach()
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
@@ -146,14 +179,12 @@ def test_a_supervisor_that_could_not_be_stopped_is_taken_back(handed: bool, unit
     if not handed:
         for name in set(unit.systemd.names()):
             unit.systemd.remove(name)
-    second = unit.serve()
-    assert eventually(lambda: bool(unit.systemd.hear()) and second.poll() is not None, 30)
-    assert second.returncode == 0, unit.said()
+    assert unit.vain_start() == 0, unit.said()
     assert old.wait(10) == 0
     told = unit.systemd.hear().told
     assert "READY=1" in told
     (heir,) = {int(line[8:]) for line in told if line.startswith("MAINPID=")}
-    assert heir not in (old.pid, second.pid)
+    assert heir != old.pid
     assert "vswap-record" in unit.systemd.names()
     assert loops_of(unit.point) == [loop]
     read = run("dd", f"if={loop}", "bs=4096", "count=1", "iflag=direct", f"of={unit.config}.out")

@@ -68,7 +68,7 @@ def _attach_or_undo(device: Device, plan: Plan, loops: list[str]) -> str:
         undo = Undo(signals)
         try:
             with undo:
-                loop = loops[0] if loops else attach_file(device, signals, undo)
+                loop = loops[0] if loops else attach_file(device, plan, signals, undo)
                 swap_as_planned(loop, plan, signals, undo)
                 undo.keep()
         except KeyboardInterrupt:

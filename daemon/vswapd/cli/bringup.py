@@ -81,12 +81,12 @@ def become(command: list[str]) -> NoReturn:
     os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
 
 
-def attach_file(device: Device, signals: Interrupts, undo: Undo) -> str:
+def attach_file(device: Device, plan: Plan, signals: Interrupts, undo: Undo) -> str:
     """Attach the file of a device that is served to a loop device, which is returned."""
     with signals.held():
         undo.later(_detach_all, device)
         loop = attach_loop(f"{device.mount}/swap")
-        restrict(loop)
+        restrict(loop, settled=not plan.swapon)
     return loop
 
 
@@ -122,7 +122,7 @@ def _swap_on(loop: str, label: str, priority: int | None, signals: Interrupts, u
     with signals.held():
         undo.later(disable_swap, loop)
         enable_swap(loop, priority)
-        restrict(loop)  # again: udev sees mkswap's change, and resets the mode
+        restrict(loop)  # again: udev has seen a change, and resets the mode
 
 
 def _detach_all(device: Device) -> None:

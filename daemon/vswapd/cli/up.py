@@ -157,7 +157,7 @@ def _bring_up(plan: Plan, signals: Interrupts) -> str:
                 if settings.backing is not None:
                     make_missing(settings.backing, plan.room or settings.size, undo)
                 device = _start(settings, signals, undo)
-                loop = attach_file(device, signals, undo)
+                loop = attach_file(device, plan, signals, undo)
                 swap_as_planned(loop, plan, signals, undo)
                 undo.keep()
         except KeyboardInterrupt:
