@@ -166,6 +166,15 @@ def test_a_loop_device_that_is_all_is_settled_too(steps: list[str], config: str)
     assert steps == ["attach", "settled"]
 
 
+def test_a_device_that_is_not_configured_is_not_swapped_on(
+    steps: list[str], config: str, capsys: Captured
+) -> None:
+    """Somebody may have made it with other intentions."""
+    assert main(["attach", "swap9", "--config", config]) == 2
+    assert steps == []
+    assert capsys.readouterr().err.startswith("vswap: no device 'swap9' in ")
+
+
 def test_it_needs_root(monkeypatch: Patch, capsys: Captured) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main(["attach", "swap0"]) == 2

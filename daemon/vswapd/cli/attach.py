@@ -9,7 +9,7 @@ import click
 from vswap.errors import UserError
 from vswapd.cli.bringup import attach_file, swap_as_planned
 from vswapd.cli.complete import device_names
-from vswapd.cli.confcheck import configured, plan_for
+from vswapd.cli.confcheck import named_plan
 from vswapd.cli.interrupt import StoppedError, Undo, interrupts
 from vswapd.cli.plan import Plan
 from vswapd.cli.status import read_stats
@@ -44,8 +44,7 @@ def attach(device: str, config: str | None) -> None:
     loops = loop_devices(found)
     loop = _in_use(found, loops)
     if loop is None:  # else all is done, whatever the configuration says by now
-        plan = plan_for(configured(config), found.name, {})
-        loop = _attach_or_undo(found, plan, loops)
+        loop = _attach_or_undo(found, named_plan(config, found.name), loops)
     click.echo(loop)
 
 

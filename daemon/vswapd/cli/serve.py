@@ -19,7 +19,7 @@ from vswap.errors import UserError
 from vswapd.cli import place
 from vswapd.cli.bringup import become, check_swap, make_backing
 from vswapd.cli.complete import device_names
-from vswapd.cli.confcheck import check_named, configured, plan_for
+from vswapd.cli.confcheck import named_plan
 from vswapd.cli.daemon import daemon_command, locked_log, log_path
 from vswapd.cli.grace import asking_for_time
 from vswapd.cli.plan import Plan
@@ -59,7 +59,7 @@ def serve(device: str, config: str | None) -> None:
     if keeps_device(os.environ):
         _go_on(device, config)
     try:
-        _begin(_plan(device, config))
+        _begin(named_plan(config, device))
     except OSError as error:  # nobody relies on it yet: what fails once is not tried for ever
         raise UserError(f"{device} cannot be served: {error}") from None
 
@@ -79,17 +79,11 @@ def _cgroup(pid: int) -> str:
     return Path(f"/proc/{pid}/cgroup").read_text()
 
 
-def _plan(device: str, config: str | None) -> Plan:
-    configuration = configured(config)
-    check_named(configuration, device)
-    return plan_for(configuration, device, {})
-
-
 def _go_on(device: str, config: str | None) -> NoReturn:
     """With the device that systemd has kept, whatever is wrong by now."""
     settings: Settings | None = None
     try:
-        settings = _plan(device, config).settings
+        settings = named_plan(config, device).settings
         if not is_mount_point(settings.mount):  # to look at one could come to wait for us
             place.make_own_mount(settings.mount)
     except (UserError, OSError) as error:
