@@ -123,10 +123,11 @@ class Estate:
 
         At once: later the place may be a successor's.
         """
-        if self.held is None or self.record.mounted is None:
-            return
         point, mounted = self.record.point, self.record.mounted
-        self.held.note(mounted=None)
+        if mounted is None:
+            return
+        if self.held is not None:
+            self.held.note(mounted=None)
         if mounts.top_mount(point) == mounted:
             with suppress(OSError):
                 fusemount.unmount(point, self._as_user, lazy=True)

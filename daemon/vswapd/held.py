@@ -19,7 +19,7 @@ from typing import Any
 
 from vswap import libc
 
-__all__ = ["Bundle", "Held", "Record", "ranges_in_memory"]
+__all__ = ["Bundle", "Held", "Record", "is_closed", "ranges_in_memory"]
 
 Bundle = list[tuple[str, int]]
 """Descriptors and what each is: ``fuse``, ``state0`` and so on, in order, ``backing``."""
@@ -139,17 +139,24 @@ class Held:
 
     def is_closed(self) -> bool:
         """Whether the connection is no more: the file system was unmounted, or aborted."""
-        return bool(self._polled() & (select.POLLERR | select.POLLHUP | select.POLLNVAL))
+        assert self.connection is not None
+        return is_closed(self.connection)
 
     def has_waiting(self) -> bool:
         """Whether a request waits to be received."""
-        return bool(self._polled() & select.POLLIN)
-
-    def _polled(self) -> int:
         assert self.connection is not None
-        poll = select.poll()
-        poll.register(self.connection, select.POLLIN)
-        return sum(events for _, events in poll.poll(0))
+        return bool(_polled(self.connection) & select.POLLIN)
+
+
+def is_closed(connection: int) -> bool:
+    """Whether a connection to the kernel is no more."""
+    return bool(_polled(connection) & (select.POLLERR | select.POLLHUP | select.POLLNVAL))
+
+
+def _polled(connection: int) -> int:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return sum(events for _, events in poll.poll(0))
 
 
 class _Resident:

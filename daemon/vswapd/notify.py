@@ -24,15 +24,24 @@ class Told:
 class Ready(Told):
     """The descriptor on which one line is awaited: ``ready``, or ``error`` and the reason."""
 
-    def __init__(self, fd: int | None) -> None:
-        """`fd` None: nobody waits. Raises `UserError` if it is not open."""
+    def __init__(self, fd: int | None, lock: int | None = None) -> None:
+        """`fd` None: nobody waits. `lock` is of a file that is locked while we start.
+
+        Raises `UserError` if one is not open.
+        """
         self._fd = fd
-        if fd is not None:
-            try:
-                os.set_inheritable(fd, False)
-            except OSError:
-                self._fd = None
-                raise UserError(f"descriptor {fd} is not open") from None
+        self._lock = lock
+        for each in (fd, lock):
+            if each is not None:
+                self._keep(each)
+
+    def _keep(self, fd: int) -> None:
+        """To ourselves."""
+        try:
+            os.set_inheritable(fd, False)
+        except OSError:
+            self._fd = self._lock = None
+            raise UserError(f"descriptor {fd} is not open") from None
 
     def tell(self, line: str) -> bool:
         """Write `line`, the first time, and close. Nobody need hear it."""
@@ -42,6 +51,9 @@ class Ready(Told):
                 os.write(self._fd, os.fsencode(" ".join(line.splitlines())) + b"\n")
             os.close(self._fd)
             self._fd = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         return True
 
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 
 from vswapd.held import Bundle, Record
+from vswapd.lockholder import lock
 
-__all__ = ["Keeper", "keeps_device", "read_record", "take_listen_fds"]
+__all__ = ["Keeper", "keeps_device", "kept_fd", "read_record", "take_listen_fds"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +35,16 @@ class Keeper:
             None if not address else "\0" + address[1:] if address[0] == "@" else address
         )
         self.record_fd: int | None = None
-        """The memfd of the record; one that is there already may be set."""
+        """The memfd of the record."""
         self._last = ""
+
+    def adopt(self, record_fd: int) -> None:
+        """From now on this is the record, and this process is one that writes to it.
+
+        That shows by a lock, so that nobody takes the device for one whose supervisor has ended.
+        """
+        self.record_fd = record_fd
+        lock(record_fd)
 
     def tell(self, *lines: str, fds: list[int] | None = None, wait: bool = True) -> None:
         """Send assignments such as ``READY=1``. What cannot be delivered is logged.
@@ -73,14 +82,15 @@ class Keeper:
         """
         if self._address is None or record.to_json() == self._last:
             return
+        is_first = not self._last
         self._last = record.to_json()
-        is_new = self.record_fd is None
         if self.record_fd is None:
-            self.record_fd = os.memfd_create("vswap-record")
+            self.adopt(os.memfd_create("vswap-record"))
+        assert self.record_fd is not None
         number, _ = _latest(self.record_fd)
         line = f"{number + 1} {self._last}\n".encode()
         os.pwrite(self.record_fd, line, (number + 1) % 2 * _PLACE)
-        if is_new:
+        if is_first:  # also one that was adopted: systemd may have forgotten it
             self.store("record", self.record_fd)
 
 
@@ -105,22 +115,39 @@ def _latest(fd: int) -> tuple[int, Record | None]:
 
 def keeps_device(environment: Mapping[str, str]) -> bool:
     """Whether a device was kept for this process, or for the program that it becomes."""
-    names = environment.get("LISTEN_FDNAMES", "").split(_SEPARATOR)
-    return environment.get("LISTEN_PID") == str(os.getpid()) and f"{_PREFIX}record" in names
+    return kept_fd(environment, "record") is not None
+
+
+def kept_fd(environment: Mapping[str, str], name: str) -> int | None:
+    """The descriptor that was kept for this process by a name without our prefix, if one was."""
+    return dict(reversed(_listen_fds(environment))).get(_PREFIX + name)
 
 
 def take_listen_fds(environment: MutableMapping[str, str]) -> Bundle:
     """What was kept for this process, by names without our prefix; once, for the variables go.
 
-    Descriptors that are not ours to know are left alone.
+    Descriptors that are not ours to know are left alone. Of one name the first counts, which was
+    stored last; others are closed.
     """
-    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "0")
-    names = environment.pop("LISTEN_FDNAMES", "").split(_SEPARATOR)
-    if pid != str(os.getpid()) or not count.isdigit():
-        return []
-    found: Bundle = []
-    for fd, name in zip(range(_FIRST, _FIRST + int(count)), names, strict=False):
+    there = _listen_fds(environment)
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environment.pop(variable, None)
+    found: dict[str, int] = {}
+    for name, fd in there:
         os.set_inheritable(fd, False)
-        if name.startswith(_PREFIX):
-            found.append((name.removeprefix(_PREFIX), fd))
-    return found
+        if not name.startswith(_PREFIX):
+            continue
+        if name in found:
+            os.close(fd)
+        else:
+            found[name] = fd
+    return [(name.removeprefix(_PREFIX), fd) for name, fd in found.items()]
+
+
+def _listen_fds(environment: Mapping[str, str]) -> Bundle:
+    """All that were handed to this process, by their names: the newest first."""
+    count = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+        return []
+    names = environment.get("LISTEN_FDNAMES", "").split(_SEPARATOR)
+    return list(zip(names, range(_FIRST, _FIRST + int(count)), strict=False))

@@ -2,7 +2,8 @@
 
 ``python -m vswapd.supervise SETTINGS [--ready-fd N] [--foreground]`` with `Settings` as JSON makes
 a device, or goes on with the one whose descriptors systemd has kept. What becomes of the start is
-told on descriptor N in one line: ``ready``, or ``error`` and the reason.
+told on descriptor N in one line: ``ready``, or ``error`` and the reason. ``--lock-fd N`` is closed
+then.
 ``python -m vswapd.supervise --inherit-fd N`` takes the place of the supervisor at the other
 end of the socket N.
 """
@@ -25,14 +26,15 @@ from vswapd.ballast import Ballast
 from vswapd.ending import open_worker
 from vswapd.handover import SUPERVISOR, Heir, Inheritance
 from vswapd.heartbeat import Heartbeat
-from vswapd.held import Held, Record
+from vswapd.held import Record
+from vswapd.kept import clear_away, take_device
 from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link
 from vswapd.mounts import loops_of
 from vswapd.notify import Ready, Told, reason
 from vswapd.offspring import FORK_SERVER
 from vswapd.restarts import Desk
-from vswapd.sdnotify import Keeper, keeps_device, read_record, take_listen_fds
+from vswapd.sdnotify import Keeper, keeps_device
 from vswapd.supervisor import Supervisor
 
 __all__ = ["main"]
@@ -104,12 +106,14 @@ class _Daemon:
 def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = SUPERVISOR) -> int:
     """Supervise one device to its end; the exit status: 2 if it could not start, 1 if it failed.
 
-    Not to go on with a device that systemd has kept is a failure: it is to be tried again.
+    Not to go on with a device that systemd has kept is a failure: it is to be tried again, unless
+    another supervisor has it.
     `fork_server` and `supervisor` are the programs to start, for tests.
     """
     parser = argparse.ArgumentParser(prog="vswapd.supervise")
     parser.add_argument("settings", nargs="?")
     parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--lock-fd", type=int)
     parser.add_argument("--inherit-fd", type=int)
     parser.add_argument("--foreground", action="store_true")
     arguments = parser.parse_args()
@@ -118,7 +122,7 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
     told: Told = Ready(None)
     kept = keeps_device(os.environ)
     try:
-        told = Ready(arguments.ready_fd)
+        told = Ready(arguments.ready_fd, arguments.lock_fd)
         memory.prepare_process(lambda _: None)  # the fork server says what cannot be had
         memory.take_precedence(inherited=False)
         libc.prctl(libc.PR_SET_NAME, b"vswap-keeper")
@@ -128,10 +132,13 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
         if arguments.inherit_fd is not None:
             os.set_inheritable(arguments.inherit_fd, False)
             told = inheritance = Inheritance(Link.of(arguments.inherit_fd))
-            keeper.record_fd = inheritance.record_fd
+            if inheritance.record_fd is not None:
+                keeper.adopt(inheritance.record_fd)
             made = Supervisor(inheritance.held.record, told, keeper, fork_server)
             inheritance.begin(made)
         else:
+            clear_away(os.environ, keeper)
+            kept = keeps_device(os.environ)
             made = _make(arguments.settings, told, keeper, fork_server)
         more = ["--foreground"] if arguments.foreground else []
         daemon = _Daemon(made, keeper, [*supervisor, *more])
@@ -140,7 +147,7 @@ def main(fork_server: Sequence[str] = FORK_SERVER, supervisor: Sequence[str] = S
         why = reason(error)
         told.tell(f"error {why}")
         print(f"vswap: {why}", file=sys.stderr)
-        return 1 if kept else 2
+        return 1 if kept and not isinstance(error, UserError) else 2
     try:
         status = made.run()
     finally:
@@ -158,19 +165,15 @@ def _make(
 
     Settings are checked by the fork server, which has imported all that belongs to that.
     """
-    kept = dict(take_listen_fds(os.environ))
-    record_fd = kept.pop("record", None)
-    if record_fd is not None and kept:
-        keeper.record_fd = record_fd
-        held = Held.of(read_record(record_fd), list(kept.items()))
-        if not held.is_closed():
-            held.note(restarts=held.record.restarts + 1)  # whose file handles are another's
-            made = Supervisor(held.record, told, keeper, fork_server)
-            made.inherit(held)
-            pidfd = open_worker(held.state[0])
-            if pidfd is not None:
-                made.follow(pidfd)
-            return made
+    held = take_device(os.environ, keeper)
+    if held is not None:
+        held.note(restarts=held.record.restarts + 1)  # whose file handles are another's
+        made = Supervisor(held.record, told, keeper, fork_server)
+        made.inherit(held)
+        pidfd = open_worker(held.state[0])
+        if pidfd is not None:
+            made.follow(pidfd)
+        return made
     if settings is None:
         raise UserError("no settings, and nothing to go on with")
     return Supervisor(Record(settings, ""), told, keeper, fork_server)

@@ -29,6 +29,7 @@ __all__ = [
     "disable_swap",
     "enable_swap",
     "give_up",
+    "has_label",
     "make_swap",
     "parse_meminfo",
     "parse_swaps",
@@ -48,6 +49,8 @@ MIN_SWAP_SIZE = 40 << 10  # mkswap's: ten pages
 PROGRAM_SECONDS = 30.0
 SWAPOFF_MARGIN = 32 << 20  # what the machine is left with, beyond the pages that come back
 _LABEL_CHARS = 16
+_LABEL = slice(1052, 1052 + _LABEL_CHARS)  # union swap_header, include/linux/swap.h
+_SWAP = b"SWAPSPACE2"
 _SWAPS = Path("/proc/swaps")
 _MEMINFO = Path("/proc/meminfo")
 _SYS_BLOCK = Path("/sys/block")
@@ -107,12 +110,13 @@ def detach_loop(loop: str) -> None:
     _run(f"detaching {loop} failed", ["losetup", "-d", loop])
 
 
-def restrict(loop: str) -> None:
+def restrict(loop: str, *, settled: bool = True) -> None:
     """Let only root read a loop device (mode 0600), for it shows what others had in memory.
 
-    udev sets its own mode after each change it is told of, so what it has queued comes first.
+    udev sets its own mode after each change it is told of, so what it has queued comes first. That
+    takes seconds early in a boot, and is waited for only if the mode is to be `settled`.
     """
-    if Path("/run/udev/control").exists():
+    if settled and Path("/run/udev/control").exists():
         with suppress(UserError):  # then its mode is what a disk has: closed to users too
             _run("waiting for udev failed", ["udevadm", "settle", "--timeout=5"])
     Path(loop).chmod(0o600)
@@ -121,6 +125,14 @@ def restrict(loop: str) -> None:
 def make_swap(loop: str, label: str) -> None:
     """Write a swap header, labelled with as much of `label` as it holds. Raises `UserError`."""
     _run(f"making swap on {loop} failed", ["mkswap", "-L", label[:_LABEL_CHARS], loop])
+
+
+def has_label(loop: str, label: str) -> bool:
+    """Whether what `make_swap` writes, with this label, is on a loop device. Raises `UserError`."""
+    options = ["bs=4096", "count=1", "iflag=direct", "status=none"]
+    header = _run(f"reading {loop} failed", ["dd", f"if={loop}", *options]).stdout
+    found = header[_LABEL].rstrip(b"\0")
+    return header.endswith(_SWAP) and found == os.fsencode(label[:_LABEL_CHARS])
 
 
 def enable_swap(loop: str, priority: int | None) -> None:

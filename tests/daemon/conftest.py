@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from systemd_support import Store
 
 from vswap.errors import UserError
 from vswap.geometry import SEGMENT_SIZE
@@ -79,40 +80,12 @@ def keeping() -> Iterator[Keeping]:
     made.go()
 
 
-class Systemd:
-    """The end that systemd has of $NOTIFY_SOCKET. `kept` are descriptors by their names."""
-
-    def __init__(self, address: str) -> None:
-        self.end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.end.bind(address)
-        self.end.setblocking(False)
-        self.kept: dict[str, list[int]] = {}
+class Systemd(Store):
+    """Who listens at $NOTIFY_SOCKET."""
 
     def hear(self) -> list[list[str]]:
         """What it was told since, as lines; it has done what was asked of it."""
-        told: list[list[str]] = []
-        while self.end.fileno() != -1:
-            try:
-                data, fds, _, _ = socket.recv_fds(self.end, 4096, 10)
-            except BlockingIOError:
-                return told
-            lines = data.decode().splitlines()
-            told.append(lines)
-            names = [line.removeprefix("FDNAME=") for line in lines if line.startswith("FDNAME=")]
-            if "FDSTOREREMOVE=1" in lines:
-                self._remove(names[0])
-            elif "FDSTORE=1" in lines:
-                self.kept.setdefault(names[0], []).extend(fds)
-        return told
-
-    def _remove(self, name: str) -> None:
-        for fd in self.kept.pop(name, []):
-            os.close(fd)
-
-    def close(self) -> None:
-        self.end.close()
-        for name in list(self.kept):
-            self._remove(name)
+        return self.receive()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts, swapdev
-from vswapd.cli import cgroups, ctl, daemon, down, main, place, swapoff, up
+from vswapd.cli import bringup, cgroups, ctl, daemon, down, main, place, swapoff
 from vswapd.cli.bar import bar
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.status import serving, status_of
@@ -385,7 +385,7 @@ def test_log_of_a_running_device_is_left_alone(tmp_path: Path) -> None:
 
 def test_two_ups_at_once(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
-    refused = pytest.raises(UserError, match="another `vswap up` is at work on x; wait for it")
+    refused = pytest.raises(UserError, match="x is being brought up already; wait for it")
     with daemon.locked_log(log, lambda: None):
         with refused, daemon.locked_log(log, lambda: None):
             pass
@@ -484,20 +484,20 @@ def test_up_goes_on_untuned(
     capsys: pytest.CaptureFixture[str],
     fail: Fail,
 ) -> None:
-    monkeypatch.setattr(up, "tune", fail)
-    monkeypatch.setattr(up, "restore", lambda _directory, _device: [])
+    monkeypatch.setattr(bringup, "tune", fail)
+    monkeypatch.setattr(bringup, "restore", lambda _directory, _device: [])
     with Undo(signals) as undo:
-        up.tune_kernel("swap0", signals, undo)
+        bringup._tune_kernel("swap0", signals, undo)
     assert capsys.readouterr().err.startswith("vswap: warning: the kernel is not tuned: ")
 
 
 def test_up_warns_of_each_setting_and_puts_back_what_it_raised(
     signals: Interrupts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(up, "tune", lambda _directory, _device: ["x stays", "y stays"])
-    monkeypatch.setattr(up, "restore", lambda _directory, device: [f"z of {device} is left"])
+    monkeypatch.setattr(bringup, "tune", lambda _directory, _device: ["x stays", "y stays"])
+    monkeypatch.setattr(bringup, "restore", lambda _directory, device: [f"z of {device} is left"])
     with Undo(signals) as undo:
-        up.tune_kernel("swap0", signals, undo)
+        bringup._tune_kernel("swap0", signals, undo)
     assert capsys.readouterr().err.splitlines() == [
         "vswap: warning: x stays",
         "vswap: warning: y stays",
@@ -519,11 +519,20 @@ def test_up_puts_back_when_it_is_interrupted_while_it_tunes(
         done.append("put back")
         return []
 
-    monkeypatch.setattr(up, "tune", interrupted)
-    monkeypatch.setattr(up, "restore", put_back)
+    monkeypatch.setattr(bringup, "tune", interrupted)
+    monkeypatch.setattr(bringup, "restore", put_back)
     with pytest.raises(KeyboardInterrupt), Undo(signals) as undo:
-        up.tune_kernel("swap0", signals, undo)
+        bringup._tune_kernel("swap0", signals, undo)
     assert done == ["tuned", "put back"]
+
+
+def test_a_unit_whose_main_process_has_ended_takes_nothing_down(
+    monkeypatch: pytest.MonkeyPatch, fail: Fail
+) -> None:
+    """A device of its name is one that somebody has made by hand."""
+    monkeypatch.delenv("MAINPID", raising=False)
+    monkeypatch.setattr(down, "devices", fail)
+    assert main(["down", "--of-unit", "--", DEVICE.name]) == 0
 
 
 def test_down_goes_on_when_it_cannot_put_back(

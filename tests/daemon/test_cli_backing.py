@@ -23,10 +23,11 @@ from vswap.store import backing_make
 from vswap.store.backing_file import FileBacking
 from vswap.store.backing_make import LABEL_SIZE, make_file
 from vswapd import mounts
-from vswapd.cli import backing, backing_file, daemon, drain, main, place, run, up
+from vswapd.cli import backing, backing_file, bringup, daemon, drain, main, place, up
 from vswapd.cli.bar import page_bar
 from vswapd.cli.interrupt import Interrupts, Undo, interrupts
 from vswapd.config import Settings
+from vswapd.mounts import Device
 
 MIB = 1 << 20
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -85,7 +86,7 @@ def served(disk: Path, monkeypatch: Patch) -> list[dict[str, Any]]:
         handlers = [signal.getsignal(number) for number in NUMBERS]
         found.append({**json.loads(command[-1]), "handlers": handlers})
 
-    monkeypatch.setattr(run, "check_fuse", lambda: None)
+    monkeypatch.setattr(place, "check_fuse", lambda: None)
     monkeypatch.setattr(os, "execve", become)
     (disk / "mnt").mkdir()
     return found
@@ -218,13 +219,13 @@ def failing_up(disk: Path, monkeypatch: Patch) -> list[int]:
     """`up` fails when the daemon is to start; the sizes that the backing had then."""
     sizes: list[int] = []
 
-    def attach(settings: Settings, _signals: Interrupts, _undo: Undo) -> str:
+    def start(settings: Settings, _signals: Interrupts, _undo: Undo) -> Device:
         sizes.append(Path(settings.backing or "").stat().st_size)
         raise UserError("the daemon does not start")
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(up, "_attach", attach)
-    monkeypatch.setattr(up, "check_free_loop", lambda: None)
+    monkeypatch.setattr(up, "_start", start)
+    monkeypatch.setattr(bringup, "check_free_loop", lambda: None)
     monkeypatch.setattr(place, "check_fuse", lambda: None)
     monkeypatch.setattr(daemon, "log_path", lambda name: disk / "run" / f"{name}.log")
     (disk / "swap7").mkdir()

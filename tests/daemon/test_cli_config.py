@@ -348,7 +348,7 @@ def plans(monkeypatch: Patch) -> list[Plan]:
         found.append(plan)
         return f"/dev/loop{len(found)}"
 
-    monkeypatch.setattr(up, "_check", lambda _plan: None)
+    monkeypatch.setattr(up, "check_swap", lambda _command, _plan: None)
     monkeypatch.setattr(up, "_bring_up", bring_up)
     return found
 
@@ -436,11 +436,11 @@ def test_one_that_fails_is_no_reason_not_to_try_the_others(
     error: Exception,
     code: int,
 ) -> None:
-    def check(plan: Plan) -> None:
+    def check(_command: str, plan: Plan) -> None:
         if plan.settings.name == "a":
             raise error
 
-    monkeypatch.setattr(up, "_check", check)
+    monkeypatch.setattr(up, "check_swap", check)
     assert main(["up", "--all", "--config", write("[device.a]\n[device.b]")]) == code
     assert capsys.readouterr() == ("b /dev/loop1\n", "vswap: a: no room\n")
 

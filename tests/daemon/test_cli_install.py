@@ -68,8 +68,8 @@ def test_the_units_and_the_command_start_the_vswap_that_installed_them(
 ) -> None:
     assert main(["install", "--root", str(tmp_path)]) == 0
     unit = (tmp_path / UNIT).read_text()
-    assert f"\nExecStart={PROGRAM} serve %i\n" in unit
-    assert f"\nExecStop=-{PROGRAM} down %i\n" in unit
+    assert f"\nExecStart={PROGRAM} serve -- %i\n" in unit
+    assert f"\nExecStop=-{PROGRAM} down --of-unit -- %i\n" in unit
     assert "@VSWAP@" not in unit.partition("\n[Unit]\n")[2]
     metrics = (tmp_path / UNIT).with_name("vswap-metrics.service").read_text()
     assert f"\nExecStart={PROGRAM} metrics --listen 127.0.0.1:9100\n" in metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vswap.errors import UserError
-from vswapd.cli import restart
+from vswapd.cli import replace
 from vswapd.cli.daemon import log_path
 from vswapd.mounts import Device
 
@@ -24,8 +24,8 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def silent(_device: Device) -> dict[str, object]:
         raise UserError("the daemon of swap0 does not answer (waited 5 s)")
 
-    monkeypatch.setattr(restart, "read_stats", silent)
-    monkeypatch.setattr(restart, "_PROC", tmp_path)
+    monkeypatch.setattr(replace, "read_stats", silent)
+    monkeypatch.setattr(replace, "_PROC", tmp_path)
     return tmp_path
 
 
@@ -41,24 +41,24 @@ def test_by_the_log_that_it_writes_to(proc: Path) -> None:
     add(proc, 810, str(log_path("swap1")), "0::/\n")
     add(proc, 811, str(log_path("swap0")), "0::/\n", "vswap-worker")
     add(proc, 812, str(log_path("swap0")), "0::/\n")
-    assert restart._supervisor(DEVICE) == 812
+    assert replace.supervisor_of(DEVICE) == 812
 
 
 def test_by_the_unit_that_has_started_it(proc: Path) -> None:
     add(proc, 810, JOURNAL, UNIT.replace("swap0", "swap1"))
     add(proc, 811, JOURNAL, UNIT, "vswap")
     add(proc, 812, JOURNAL, f"1:name=systemd:{UNIT[3:]}0::/\n")
-    assert restart._supervisor(DEVICE) == 812
+    assert replace.supervisor_of(DEVICE) == 812
 
 
 def test_another_user_s_unit_is_another_one(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(proc, 812, JOURNAL, UNIT)
     monkeypatch.setattr(os, "geteuid", lambda: proc.stat().st_uid + 1)
     with pytest.raises(UserError, match="does not answer"):
-        restart._supervisor(DEVICE)
+        replace.supervisor_of(DEVICE)
 
 
 def test_none_is_found(proc: Path) -> None:
     (proc / "812").mkdir()
     with pytest.raises(UserError, match="does not answer"):
-        restart._supervisor(DEVICE)
+        replace.supervisor_of(DEVICE)

@@ -37,6 +37,16 @@ def test_only_the_first_line_is_told(pipe: tuple[int, int]) -> None:
     assert os.read(ours, 100) == b"ready\n"
 
 
+@pytest.mark.parametrize("line", ["ready", "error it does not start"])
+def test_a_lock_is_let_go_when_it_is_told(line: str, pipe: tuple[int, int]) -> None:
+    ours, theirs = pipe
+    ready = Ready(None, theirs)
+    assert not os.get_inheritable(theirs)
+    os.fstat(theirs)
+    ready.tell(line)
+    assert os.read(ours, 100) == b""
+
+
 def test_nobody_need_wait() -> None:
     Ready(None).tell("ready")
 

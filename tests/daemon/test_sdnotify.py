@@ -85,16 +85,18 @@ def test_a_descriptor_that_is_stored_is_the_same_file(
     keeper.store("state0", memfd)
     (lines,) = systemd.hear()
     assert sorted(lines) == ["FDNAME=vswap-state0", "FDPOLL=0", "FDSTORE=1"]
-    (kept,) = systemd.kept["vswap-state0"]
+    (kept,) = systemd.named("vswap-state0")
     assert os.fstat(kept).st_ino == os.fstat(memfd).st_ino
 
 
 def test_a_descriptor_is_removed_by_its_name(keeper: Keeper, systemd: Systemd, memfd: int) -> None:
+    other = os.memfd_create("other")
     keeper.store("backing", memfd)
-    keeper.store("fuse", memfd)
+    keeper.store("fuse", other)
     keeper.remove("backing")
     systemd.hear()
-    assert [*systemd.kept] == ["vswap-fuse"]
+    assert systemd.names() == ["vswap-fuse"]
+    os.close(other)
 
 
 # --- The record ------------------------------------------------------------------------
@@ -103,7 +105,7 @@ def test_a_descriptor_is_removed_by_its_name(keeper: Keeper, systemd: Systemd, m
 def kept_record(systemd: Systemd) -> int:
     """The one memfd that systemd has for it."""
     systemd.hear()
-    (kept,) = systemd.kept["vswap-record"]
+    (kept,) = systemd.named("vswap-record")
     return kept
 
 
@@ -184,10 +186,25 @@ def test_who_goes_on_writes_to_the_record_that_is_there(
     keeper.record(FIRST)
     kept = kept_record(systemd)
     successor = Keeper(address)
-    successor.record_fd = keeper.record_fd
+    assert keeper.record_fd is not None
+    successor.adopt(keeper.record_fd)
     successor.record(LAST)
     assert read_record(kept) == LAST
-    assert systemd.hear() == []
+    assert kept_record(systemd) == kept
+
+
+def test_a_record_that_systemd_has_forgotten_is_stored_again(
+    keeper: Keeper, systemd: Systemd, address: str
+) -> None:
+    """As it does when a unit has failed although its daemon lives."""
+    keeper.record(FIRST)
+    systemd.hear()
+    systemd.remove("vswap-record")
+    successor = Keeper(address)
+    assert keeper.record_fd is not None
+    successor.adopt(keeper.record_fd)
+    successor.record(LAST)
+    assert read_record(kept_record(systemd)) == LAST
 
 
 # --- What was kept for this process ----------------------------------------------------
@@ -262,3 +279,8 @@ def test_a_count_that_is_none_is_nothing(count: str) -> None:
     environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": "vswap-a"}
     assert take_listen_fds(environment) == []
     assert environment == {}
+
+
+def test_of_one_name_the_newest_counts_which_systemd_hands_out_first() -> None:
+    said = started_with("$$", "vswap-fuse:vswap-state0:vswap-fuse", ["new", "zero", "old"])
+    assert said == ["fuse 3 new False", "state0 4 zero False", "[]", "[]"]

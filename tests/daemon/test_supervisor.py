@@ -126,7 +126,7 @@ def test_a_mount_that_is_not_dead_stays(
     assert child.pidfd is not None
     assert not select.select([child.pidfd], [], [], 0)[0]
     systemd.hear()
-    assert {"vswap-fuse", "vswap-state0", "vswap-record"} <= set(systemd.kept)
+    assert {"vswap-fuse", "vswap-state0", "vswap-record"} <= set(systemd.names())
     end(supervisor, child)
     other.close()
     assert keeper.record_fd is not None
@@ -661,7 +661,7 @@ def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, h
 def kept_record(systemd: Systemd) -> Record:
     """What the next supervisor would find, should all processes be killed now."""
     systemd.hear()
-    (fd,) = systemd.kept["vswap-record"]
+    (fd,) = systemd.named("vswap-record")
     return read_record(fd)
 
 
@@ -671,9 +671,9 @@ def test_systemd_has_all_that_is_held(
     supervisor.estate.keeper = keeper = Keeper(address)
     supervisor.inherit(held)
     systemd.hear()
-    kept = {name.removeprefix("vswap-"): fds for name, fds in systemd.kept.items()}
     for name, fd in held.bundle():
-        assert [os.fstat(each).st_ino for each in kept[name]] == [os.fstat(fd).st_ino]
+        kept = systemd.named(f"vswap-{name}")
+        assert [os.fstat(each).st_ino for each in kept] == [os.fstat(fd).st_ino]
     assert kept_record(systemd) == held.record
     assert keeper.record_fd is not None
     os.close(keeper.record_fd)
@@ -704,13 +704,13 @@ def test_systemd_has_the_backing_that_is_attached_and_no_other(
         other.send("hold", [fd], path=path)
         supervisor._on_child(child)
         systemd.hear()
-        (kept,) = systemd.kept["vswap-backing"]
+        (kept,) = systemd.named("vswap-backing")
         assert os.fstat(kept).st_ino == os.fstat(fd).st_ino
         assert kept_record(systemd).backing == path
         other.send("drop")
         supervisor._on_child(child)
         assert kept_record(systemd).backing is None
-        assert "vswap-backing" not in systemd.kept
+        assert "vswap-backing" not in systemd.names()
         os.close(fd)
     end(supervisor, child)
     other.close()

@@ -284,7 +284,10 @@ def test_real_loop_device(tmp_path: Path) -> None:
     try:
         swapdev.restrict(loop)
         assert stat.S_IMODE(Path(loop).stat().st_mode) == 0o600
+        assert not swapdev.has_label(loop, "test")
         swapdev.make_swap(loop, "test")
+        assert swapdev.has_label(loop, "test")
+        assert not swapdev.has_label(loop, "tes")
         with Path(loop).open("rb") as device:
             assert device.read(4096)[-10:] == b"SWAPSPACE2"
     finally:

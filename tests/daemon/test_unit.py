@@ -12,7 +12,10 @@ import pytest
 
 from vswap.geometry import Geometry
 from vswap.store import Shape, State
+from vswapd import mounts
+from vswapd.cli import down, main
 from vswapd.cli.system import unit
+from vswapd.mounts import Device
 
 PROGRAM = "/bin/true"
 # systemd.exec(5): each of these gives a service a mount namespace of its own.
@@ -51,17 +54,76 @@ def test_it_is_ready_when_swap_is() -> None:
     found = settings()
     assert found["Type"] == "notify"
     assert found["NotifyAccess"] == "all"
-    assert found["ExecStart"] == f"{PROGRAM} serve %i"
-    assert found["ExecStartPost"] == f"{PROGRAM} attach %i"
-    assert found["ExecReload"] == f"{PROGRAM} restart %i"
 
 
-def test_it_never_gives_up_what_is_kept_and_kills_nobody() -> None:
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("setting", ["ExecStart", "ExecStartPost", "ExecStop", "ExecReload"])
+def test_each_command_is_one_for_a_device_of_whatever_name(
+    setting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one that is not there, and whose name looks like an option."""
+    monkeypatch.setenv("MAINPID", "4711")
+    monkeypatch.delenv("LISTEN_PID", raising=False)
+    monkeypatch.setattr(mounts, "devices", list)
+    monkeypatch.setattr(down, "devices", lambda: [Device("other", "/run/vswap/other")])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    program, *arguments = settings()[setting].removeprefix("-").split()
+    assert program == PROGRAM
+    assert main([argument.replace("%i", "-x") for argument in arguments]) == 2
+    said = capsys.readouterr().err
+    assert "no device '-x' in" in said or "no vswap device is here" in said, said
+
+
+# --- When it is started again ----------------------------------------------------------
+
+# systemd.service(5), Restart=: what is no reason for it.
+NO_REASON = {
+    "on-failure": {"success"},
+    "on-abnormal": {"success", "exit-code"},
+    "on-abort": {"success", "exit-code", "timeout", "watchdog"},
+}
+
+
+def is_started_again(result: str, status: int | None) -> bool:
+    """By what went wrong first, and the main process's exit status unless a signal ended it."""
     found = settings()
-    assert found["StartLimitIntervalSec"] == "0"
+    if str(status) in found.get("RestartPreventExitStatus", "").split():
+        return False
+    if str(status) in found.get("RestartForceExitStatus", "").split():
+        return True
+    return result not in NO_REASON[found["Restart"]]
+
+
+@pytest.mark.parametrize(
+    ("result", "status"),
+    [
+        pytest.param("signal", None, id="all is killed"),
+        pytest.param("watchdog", None, id="the supervisor hangs"),
+        pytest.param("exit-code", 1, id="what was kept cannot be gone on with this time"),
+        pytest.param("timeout", 0, id="loop device and swap hang"),
+    ],
+)
+def test_what_was_kept_is_gone_on_with(result: str, status: int | None) -> None:
+    assert is_started_again(result, status)
+    assert settings()["StartLimitIntervalSec"] == "0"  # however often
+
+
+@pytest.mark.parametrize(
+    ("result", "status"),
+    [
+        pytest.param("success", 0, id="`vswap down` by hand"),
+        pytest.param("exit-code", 2, id="a mistake that `serve` finds"),
+        pytest.param("exit-code", 0, id="one that `attach` finds: the supervisor is stopped"),
+    ],
+)
+def test_nothing_is_tried_for_ever(result: str, status: int) -> None:
+    assert not is_started_again(result, status)
+
+
+def test_what_is_swapped_out_is_not_killed_when_it_cannot_be_taken_back() -> None:
+    found = settings()
     assert found["KillMode"] == "process"
     assert found["SendSIGKILL"] == "no"
-    assert found["RestartPreventExitStatus"] == "2"
 
 
 def test_each_setting_has_a_reason_above_it() -> None:

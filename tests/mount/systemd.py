@@ -4,19 +4,16 @@ them to the next supervisor as sd_listen_fds(3) has it.
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from mount.harness import environment, program
+from systemd_support import Store
 
 __all__ = ["Systemd"]
 
-_MANY = 64
 _STARTER = """
 import os, sys
 names, *fds = sys.argv[1].split(" ")
@@ -28,16 +25,13 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-class Systemd:
+class Systemd(Store):
     """Keeps descriptors by their names, as a service manager does."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self.path = path
         self.log = path.with_suffix(".log")
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.setblocking(False)
-        self.kept: list[tuple[str, int]] = []
         self.told: list[str] = []
 
     @property
@@ -46,19 +40,7 @@ class Systemd:
 
     def hear(self) -> Systemd:
         """Take in what was sent."""
-        with suppress(BlockingIOError):
-            while True:
-                data, fds, _, _ = socket.recv_fds(self._socket, 4096, _MANY)
-                lines = data.decode().split("\n")
-                named = dict(line.split("=", 1) for line in lines)
-                self.told += lines
-                if "FDSTOREREMOVE" in named:
-                    gone = [pair for pair in self.kept if pair[0] == named["FDNAME"]]
-                    self.kept = [pair for pair in self.kept if pair not in gone]
-                    for _, fd in gone:
-                        os.close(fd)
-                if "FDSTORE" in named:
-                    self.kept += [(named["FDNAME"], fd) for fd in fds]
+        self.told += [line for lines in self.receive() for line in lines]
         return self
 
     def has_heard(self, line: str) -> bool:
@@ -84,8 +66,3 @@ class Systemd:
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
-
-    def close(self) -> None:
-        self._socket.close()
-        for _, fd in self.kept:
-            os.close(fd)

@@ -6,6 +6,7 @@ A socket of the test's stands for systemd (mount/systemd.py).
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,3 +278,79 @@ def test_a_device_that_was_unmounted_is_made_anew(device: Worker, systemd: Syste
     succeed(device, systemd)
     assert device.stats()["worker_restarts"] == 0
     end(device, systemd)
+
+
+def test_what_is_left_of_a_device_whose_connection_has_closed_is_cleared_away(
+    device: Worker, systemd: Systemd
+) -> None:
+    """Else the next crash would find descriptors of two devices."""
+    device.kill()
+    device.wait()
+    device.abort()  # before anybody goes on with it
+    succeed(device, systemd)
+    names = systemd.hear().names()
+    assert sorted(names) == sorted(set(names))
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"kept", 0)
+        device.kill()
+        succeed(device, systemd)
+        assert os.pread(fd, 4, 0) == b"kept"
+    finally:
+        close(fd)
+    end(device, systemd)  # and what was mounted first is not there either
+
+
+def test_nothing_to_go_on_with_is_a_mistake_if_nothing_is_to_be_made(
+    device: Worker, systemd: Systemd
+) -> None:
+    """And no reason to try it again twice a second."""
+    device.kill()
+    device.wait()
+    device.abort()
+    device.process = systemd.start()
+    assert device.wait() == 2
+    assert systemd.log.read_text() == "vswap: no settings, and nothing to go on with\n"
+    assert systemd.hear().kept == []
+    assert not device.mounted()
+
+
+# --- The one before has not ended ----------------------------------------------------------
+
+
+def ends_beside_another(device: Worker, systemd: Systemd, supervisor: int) -> None:
+    """Who is started beside a supervisor that lives says so, and touches nothing."""
+    worker = device.serving()
+    second = systemd.start(settings_of(device.mount))
+    assert second.wait(20) == 2
+    assert systemd.log.read_text().startswith(f"vswap: a supervisor (process {supervisor}) serves")
+    assert device.serving() == worker
+    assert is_kept_whole(systemd)
+
+
+def test_a_supervisor_that_lives_is_not_joined_by_another(device: Worker, systemd: Systemd) -> None:
+    fd = os.open(device.swap, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"kept", 0)
+        ends_beside_another(device, systemd, device.pid)
+        assert os.pread(fd, 4, 0) == b"kept"
+        assert device.stats()["worker_restarts"] == 0
+    finally:
+        close(fd)
+
+
+def test_nor_is_the_heir_of_one(device: Worker, systemd: Systemd) -> None:
+    systemd.hear().told.clear()
+    device.signal(signal.SIGHUP)
+    assert eventually(lambda: bool(systemd.hear()) and device.process.poll() is not None)
+    assert device.wait() == 0
+    (heir,) = {int(line[8:]) for line in systemd.hear().told if line.startswith("MAINPID=")}
+    try:
+        second = systemd.start(settings_of(device.mount))
+        assert second.wait(20) == 2
+        assert f"(process {heir})" in systemd.log.read_text()
+        assert is_kept_whole(systemd)
+    finally:
+        os.kill(heir, signal.SIGTERM)
+        assert eventually(lambda: not device.mounted())
+        assert eventually(lambda: not Path(f"/proc/{heir}").exists())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mount.harness import Start, Worker, close, environment, eventually, family, give, halt
 
-from vswapd.cli import restart
+from vswapd.cli import replace
 from vswapd.mounts import Device
 
 pytestmark = pytest.mark.mount
@@ -185,9 +185,9 @@ def test_who_fails_again_and_again_is_given_up_and_nothing_is_lost(
     assert eventually(lambda: len(family(given_up.pid)) == 2, 20)
     # `vswap restart` finds the supervisor although nobody answers on the mount.
     log = Path(f"/proc/{given_up.pid}/fd/2").readlink()
-    monkeypatch.setattr(restart, "log_path", lambda _name: log)
+    monkeypatch.setattr(replace, "log_path", lambda _name: log)
     device = Device(given_up.mount.name, str(given_up.mount))
-    assert restart._supervisor(device) == given_up.pid
+    assert replace.supervisor_of(device) == given_up.pid
     (tmp_path / "token").unlink()
     given_up.signal(signal.SIGHUP)
     assert read(waiting) == b"kept"

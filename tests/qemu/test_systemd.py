@@ -113,7 +113,12 @@ def test_stop_takes_back_what_is_swapped_out_or_refuses(boot: Boot) -> None:
     assert guest.run("pgrep", "-x", "vswap-worker").returncode == 0
     guest.sh("systemctl stop hog; touch /run/look", seconds=UP_SECONDS)
     keeper.wait().ok()
-    guest.sh("vswap down swap0", seconds=UP_SECONDS)
+    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)  # takes it back
+    assert guest.sh("pgrep -c -x vswap-keeper").strip() == "1"
+    main = guest.sh(f"systemctl show -p MainPID --value {UNIT}").strip()
+    assert guest.sh("pgrep -x vswap-keeper").strip() == main
+    guest.sh(f"systemctl stop {UNIT}", seconds=UP_SECONDS)
+    assert "/dev/loop" not in guest.sh("cat /proc/swaps"), guest.sh(JOURNAL)
 
 
 @pytest.mark.parametrize("how", ["reboot", "poweroff"])

@@ -59,17 +59,19 @@ def check_backing(path: str, size: int | None) -> None:
     FileBacking.open(path, size).close()
 
 
-def make_missing(path: str, size: int, undo: Undo) -> None:
+def make_missing(
+    path: str, size: int, undo: Undo, note: Callable[[int], None] = lambda _done: None
+) -> None:
     """Make the file if nothing is there, with progress on a terminal; `undo` removes it again.
 
-    Raises `UserError`.
+    `note` is told how many bytes are made. Raises `UserError`.
     """
     if not is_missing(path):
         return
     from vswap.store.backing_make import make_file  # noqa: PLC0415
 
     with _meter(path, size) as draw:
-        made = _Made(path, draw)
+        made = _Made(path, draw, note)
         undo.later(made.remove)
         make_file(path, size, made.note)
 
@@ -77,16 +79,17 @@ def make_missing(path: str, size: int, undo: Undo) -> None:
 class _Made:
     """A file that is being made, or was."""
 
-    def __init__(self, path: str, draw: Callable[[int], None]) -> None:
-        """It is not there yet, or not ours."""
+    def __init__(self, path: str, *hear: Callable[[int], None]) -> None:
+        """It is not there yet, or not ours. Each of `hear` is told how far it is."""
         self._path = path
-        self._draw = draw
+        self._hear = hear
         self._ours = False
 
     def note(self, done: int) -> None:
         """So many bytes are made: there is a file then, and it is ours."""
         self._ours = True
-        self._draw(done)
+        for hear in self._hear:
+            hear(done)
 
     def remove(self) -> None:
         """Remove it, if it is there, ours, and nobody has it. Raises `OSError`."""

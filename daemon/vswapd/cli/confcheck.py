@@ -23,7 +23,14 @@ from vswapd.conffile import (
 from vswapd.confkeys import KEYS, Value
 from vswapd.mounts import resolve
 
-__all__ = ["DEFAULT_DEVICE", "check_named", "configured", "plan_for", "settings_for"]
+__all__ = [
+    "DEFAULT_DEVICE",
+    "check_named",
+    "configured",
+    "named_plan",
+    "plan_for",
+    "settings_for",
+]
 
 DEFAULT_DEVICE = "swap0"
 
@@ -80,6 +87,13 @@ def plan_for(configuration: Configuration, name: str, given: Mapping[str, Value]
     """The plan for a device, with `given` over the configuration. Raises `UserError`."""
     settings = settings_for(configuration, name, given)
     return make_plan(name, {key: setting.value for key, setting in settings.items()} | {**given})
+
+
+def named_plan(file: str | None, name: str) -> Plan:
+    """The plan for a device as it is configured. Raises `UserError`, also if it is not."""
+    configuration = configured(file)
+    check_named(configuration, name)
+    return plan_for(configuration, name, {})
 
 
 def _check_device(name: str, configuration: Configuration, problems: list[Problem]) -> None:

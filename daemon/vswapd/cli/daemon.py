@@ -80,10 +80,11 @@ def log_path(name: str) -> Path:
 
 
 @contextmanager
-def locked_log(path: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Hold an empty log for the device while it is brought up, for one `up` at a time.
+def locked_log(path: Path, check: Callable[[], None]) -> Iterator[int]:
+    """Hold an empty log for the device while it is brought up, for one `up` or `serve` at a time.
 
-    `check` raises when another `up` has brought the device up just before: the log is that
+    Gives the descriptor that has the lock: for a process that we become to hold on to it.
+    `check` raises when another one has brought the device up just before: the log is that
     one's then. If the block fails, the log is removed, unless it is all there is to tell
     why. Raises `UserError` when another process holds it.
     """
@@ -94,7 +95,7 @@ def locked_log(path: Path, check: Callable[[], None]) -> Iterator[None]:
         check()
         os.ftruncate(fd, 0)
         try:
-            yield
+            yield fd
         except BaseException as error:
             if not isinstance(error, DiedError) or not os.fstat(fd).st_size:
                 remove_log(path)
@@ -107,7 +108,7 @@ def _lock(fd: int, path: Path) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"another `vswap up` is at work on {path.stem}; wait for it") from None
+        raise UserError(f"{path.stem} is being brought up already; wait for it") from None
 
 
 def remove_log(path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import select
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import click
 
@@ -18,7 +19,7 @@ from vswapd.cli.place import RUN_DIRECTORY, remove_own_mount, unmount
 from vswapd.cli.status import serving
 from vswapd.cli.swapoff import swap_off
 from vswapd.mounts import Device, devices, find_device, loop_devices
-from vswapd.swapdev import detach_loop, swap_area
+from vswapd.swapdev import detach_loop, still_out, swap_area
 from vswapd.tuning import restore
 
 __all__ = ["down"]
@@ -26,7 +27,10 @@ __all__ = ["down"]
 
 @click.command()
 @click.argument("device", required=False, shell_complete=device_names)
-def down(device: str | None) -> None:
+@click.option(
+    "--of-unit", is_flag=True, help="For ExecStop= of a unit: only if its main process is there."
+)
+def down(device: str | None, of_unit: bool) -> None:
     """Disable swap, detach the loop device, stop the daemon.
 
     With the last device, the settings that `up` has changed are put back.
@@ -35,6 +39,8 @@ def down(device: str | None) -> None:
     and changes nothing, when memory does not suffice for what is swapped out. Ctrl-C stops
     it at any time: what is not back yet stays swapped out.
     """
+    if of_unit and not os.environ.get("MAINPID"):
+        return  # the unit's device is gone: one of that name is somebody else's by now
     if not devices():  # it died, and somebody unmounted it: what `up` has set may still be so
         _restore("")
     chosen = find_device(device)
@@ -52,7 +58,7 @@ def _take_down(device: Device, loops: list[str], signals: Interrupts) -> None:
     for loop in loops:
         area = swap_area(loop)
         if area:
-            with asking_for_time():
+            with asking_for_time(partial(_swapped_out, loop)):
                 swap_off(device, area, signals)
         with signals.held():
             detach_loop(loop)
@@ -64,6 +70,12 @@ def _take_down(device: Device, loops: list[str], signals: Interrupts) -> None:
         _wait_end(device, running)
         if running:  # else it died before, and its log may tell why
             remove_log(log_path(device.name))
+
+
+def _swapped_out(loop: str) -> int:
+    """How many bytes are still to be taken back: the kernel says it, also when the daemon hangs."""
+    area = swap_area(loop)
+    return still_out(area) if area else 0
 
 
 def _restore(device: str) -> None:

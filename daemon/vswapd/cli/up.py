@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -11,7 +10,8 @@ from click.core import ParameterSource
 
 from vswap.errors import UserError
 from vswapd.cli import daemon, place
-from vswapd.cli.backing_file import check_backing, make_missing
+from vswapd.cli.backing_file import make_missing
+from vswapd.cli.bringup import attach_file, check_swap, swap_as_planned
 from vswapd.cli.complete import device_names
 from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
@@ -20,19 +20,9 @@ from vswapd.cli.plan import Plan
 from vswapd.conffile import Configuration
 from vswapd.config import Settings, device_name
 from vswapd.confkeys import KEYS, MAX_PRIORITY, Value
-from vswapd.mounts import Device, loop_devices
-from vswapd.swapdev import (
-    attach_loop,
-    check_free_loop,
-    detach_loop,
-    disable_swap,
-    enable_swap,
-    make_swap,
-    restrict,
-)
-from vswapd.tuning import restore, tune
+from vswapd.mounts import Device
 
-__all__ = ["detach_all", "swap_on", "tune_kernel", "up"]
+__all__ = ["up"]
 
 
 @click.command(
@@ -94,7 +84,7 @@ def up(
         _check_for_all(device, given)
         context.exit(_up_all(configuration, given))
     plan = plan_for(configuration, _name(configuration, device, given), given)
-    _check(plan)
+    check_swap("up", plan)
     with interrupts() as signals:
         loop = _bring_up(plan, signals)
     click.echo(loop)
@@ -141,7 +131,7 @@ def _try_one(plan: Plan, *, last: bool) -> int:
     name = plan.settings.name
     with interrupts(last=last) as signals:
         try:
-            _check(plan)
+            check_swap("up", plan)
             loop = _bring_up(plan, signals)
         except StoppedError as error:
             raise StoppedError(f"{name}: {error}") from None
@@ -164,11 +154,9 @@ def _bring_up(plan: Plan, signals: Interrupts) -> str:
             with undo:
                 if settings.backing is not None:
                     make_missing(settings.backing, plan.room or settings.size, undo)
-                loop = _attach(settings, signals, undo)
-                if plan.tune:
-                    tune_kernel(settings.name, signals, undo)
-                if plan.swapon:
-                    swap_on(loop, settings.name, plan.priority, signals, undo)
+                device = _start(settings, signals, undo)
+                loop = attach_file(device, plan, signals, undo)
+                swap_as_planned(loop, plan, signals, undo)
                 undo.keep()
         except KeyboardInterrupt:
             if not undo.kept:  # else it came too late to be heeded
@@ -177,19 +165,8 @@ def _bring_up(plan: Plan, signals: Interrupts) -> str:
     return loop
 
 
-def _check(plan: Plan) -> None:
-    """Raise `UserError` for what can be known before anything is changed."""
-    if os.geteuid() != 0:
-        raise UserError("up needs root; `vswap run --mount DIR` serves the file without")
-    place.check_fuse()
-    place.check_mount(plan.settings)
-    check_free_loop()
-    if plan.settings.backing is not None:
-        check_backing(plan.settings.backing, plan.room)
-
-
-def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:
-    """Start the daemon and attach its file to a loop device, which is returned."""
+def _start(settings: Settings, signals: Interrupts, undo: Undo) -> Device:
+    """Start the daemon, and wait until it serves."""
     mount, log = settings.mount, daemon.log_path(settings.name)
     undo.later(place.remove_own_mount, mount)
     place.make_own_mount(mount)
@@ -199,41 +176,4 @@ def _attach(settings: Settings, signals: Interrupts, undo: Undo) -> str:
     daemon.wait_ready(started)
     for warning in daemon.warnings(log):
         click.echo(warning, err=True)
-    with signals.held():
-        undo.later(detach_all, Device(settings.name, mount))
-        loop = attach_loop(f"{mount}/swap")
-        restrict(loop)
-    return loop
-
-
-def tune_kernel(device: str, signals: Interrupts, undo: Undo) -> None:
-    """Set the kernel's settings. A device works without, so what fails is only warned of."""
-    with signals.held():
-        undo.later(_restore, device)
-        try:
-            problems = tune(place.RUN_DIRECTORY, device)
-        except (UserError, OSError) as error:
-            problems = [f"the kernel is not tuned: {error}"]
-    for problem in problems:
-        click.echo(f"vswap: warning: {problem}", err=True)
-
-
-def _restore(device: str) -> None:
-    for note in restore(place.RUN_DIRECTORY, device):
-        click.echo(f"vswap: {note}", err=True)
-
-
-def swap_on(loop: str, label: str, priority: int | None, signals: Interrupts, undo: Undo) -> None:
-    """Make swap on a loop device, and enable it. Raises `UserError`."""
-    with signals.held():
-        make_swap(loop, label)
-    with signals.held():
-        undo.later(disable_swap, loop)
-        enable_swap(loop, priority)
-        restrict(loop)  # again: udev sees mkswap's change, and resets the mode
-
-
-def detach_all(device: Device) -> None:
-    """Detach what is attached to the device's file. Raises `UserError`."""
-    for loop in loop_devices(device):
-        detach_loop(loop)
+    return Device(settings.name, mount)
