@@ -166,7 +166,7 @@ def upgrades_and_swaps(user: User) -> None:
     assert user.main_process() != "0"
     stack = Stack(user.guest)
     stack.check()
-    judged(stack.hog(HOG_MIB, "--passes", "2").wait(HOG_SECONDS))
+    judged(stack.hog(HOG_MIB, "--passes", "1").wait(HOG_SECONDS))
     assert int(user.sh("sed -n 's/^pswpin //p' /proc/vmstat")) > 0
     stack.check()
     stats = stack.stats()
