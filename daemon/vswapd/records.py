@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
-from vswapd.samples import number, word
+from vswapd.figures import ratio
+from vswapd.said import number, word
 
 __all__ = ["Point", "Record", "binned", "parse_record"]
 
@@ -131,7 +132,7 @@ def _point(row: dict[str, float]) -> Point:
         data=get("orig_data_size") + get("same_pages") * PAGE_SIZE,
         memory=get("mem_used_total"),
         disk=get("backing_data_size"),
-        ratio=get("orig_data_size") / kept if kept > 0 else None,
+        ratio=ratio(get("orig_data_size"), kept),
         swap_in=rate("pages_read", PAGE_SIZE),
         swap_out=rate("pages_written", PAGE_SIZE),
         disk_in=rate("bd_reads", PAGE_SIZE),

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vswapd.cli.svg import Chart, Line, draw, swatch
-from vswapd.cli.text import human
+from vswapd.figures import human
 
 
 def svg(*lines: Line, times: list[float] | None = None, **more: object) -> ElementTree.Element:

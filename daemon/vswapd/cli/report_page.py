@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from vswapd.cli.svg import Chart, Line, draw, swatch
-from vswapd.cli.text import human
+from vswapd.figures import duration, human
 from vswapd.records import Point, Record, binned
 
 __all__ = ["page"]
@@ -34,14 +34,6 @@ def _pages(value: float) -> str:
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}"
-
-
-def _duration(us: float) -> str:
-    for unit in ("us", "ms"):
-        if us < 1000:
-            return f"{us:.3g} {unit}"
-        us /= 1000
-    return f"{us:.3g} s"
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ _PICTURES = (
             ("writes, median", lambda point: point.write_p50),
             ("writes, 99 %", lambda point: point.write_p99),
         ),
-        _duration,
+        duration,
         log=True,
     ),
     _Picture(
@@ -174,7 +166,7 @@ def _tiles(record: Record) -> Iterator[str]:
         ("memory saved", _bytes(last.saved), "swapped out, less memory"),
         ("ratio", "-" if last.ratio is None else _ratio(last.ratio), "of stored pages"),
         ("on disk", _bytes(last.disk), backing),
-        ("slowest reads", _duration(slowest) if slowest else "-", "highest 99th percentile"),
+        ("slowest reads", duration(slowest) if slowest else "-", "highest 99th percentile"),
         ("failed", f"{sum(point.failed for point in points):,.0f}", "requests, of the whole time"),
         ("restarts", f"{record.restarts}", "of the worker"),
     )

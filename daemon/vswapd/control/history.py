@@ -20,7 +20,6 @@ import numpy.typing as npt
 import trio
 
 from vswapd.background import in_background
-from vswapd.channel import Histogram
 from vswapd.control.report import Report
 
 __all__ = ["COLUMNS", "SPANS", "History", "Span"]
@@ -107,7 +106,7 @@ def _sample(before: Report, now: Report, at: float, seconds: float) -> tuple[flo
     was, store = before.store, now.store
     happened = (getattr(store, name) - getattr(was, name) for name in _HAPPENED)
     between = {
-        kind: _difference(getattr(before.latency, kind), getattr(now.latency, kind))
+        kind: getattr(now.latency, kind).since(getattr(before.latency, kind))
         for kind in ("read", "write")
     }
     return (
@@ -117,12 +116,6 @@ def _sample(before: Report, now: Report, at: float, seconds: float) -> tuple[flo
         *(min(max(0, count), _MOST) for count in happened),
         *(between[kind].quantile_us(share) for kind, share in _LATENCIES.values()),
     )
-
-
-def _difference(before: Histogram, now: Histogram) -> Histogram:
-    """The requests of `now` that `before` does not have yet."""
-    counts = zip(now.counts, before.counts, strict=True)
-    return Histogram(tuple(new - old for new, old in counts), now.total_ns - before.total_ns)
 
 
 class History:

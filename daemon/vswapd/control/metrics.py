@@ -21,8 +21,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
-from vswapd.channel import Histogram, bound_ns
 from vswapd.control.report import Report, flatten
+from vswapd.histogram import Histogram, bound_ns
 
 __all__ = ["render"]
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from vswap.store import StoreStatistics
-from vswapd.channel import ChannelStatistics, Histogram, Latencies
-from vswapd.channel.latency import BUCKETS
+from vswapd.channel import ChannelStatistics, Latencies
 from vswapd.control import DeviceInfo, Report
+from vswapd.histogram import BUCKETS, Histogram
 from vswapd.memory import Preparation
 
 _T = TypeVar("_T")

@@ -11,10 +11,10 @@ import pytest
 import trio
 import trio.testing
 
-from vswapd.channel import Histogram
 from vswapd.control import History, Report
 from vswapd.control import history as module
 from vswapd.control.history import COLUMNS, SPANS
+from vswapd.histogram import Histogram
 
 START = 1_800_000_000
 KIBIBYTES = 256
