@@ -21,6 +21,7 @@ from vswap.store import Shape, State, segments_for
 from vswapd import channel, memory
 from vswapd.channel import Handshake
 from vswapd.config import Settings
+from vswapd.control import Rings
 from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link, Message
 from vswapd.notify import reason
@@ -51,8 +52,8 @@ def main(
         memory.prepare_fork(_log.warning)
         make_own(pages)
         threading.stack_size(STACK_SIZE)
-        state = _prepare(link, settings)
-        if state is None:
+        prepared = _prepare(link, settings)
+        if prepared is None:
             return 0
         _warm(link, settings)
         received = link.receive()
@@ -60,7 +61,8 @@ def main(
             return 0
         libc.prctl(libc.PR_SET_NAME, b"vswap-worker")
         memory.take_precedence()
-        worker = Worker(settings, preparation, state, Office(link), _charge(*received))
+        state, rings = prepared
+        worker = Worker(settings, preparation, state, Office(link), _charge(*received), rings)
         return 0 if worker.serve() else 1
     except Exception as error:
         if not link.send("failed", why=reason(error)):
@@ -77,15 +79,17 @@ def shape_of(settings: Settings) -> Shape:
     return Shape(geometry, segments, settings.threads, channel.BUFFER_SIZE)
 
 
-def _prepare(link: Link, settings: Settings) -> State | None:
-    """The state: that which the supervisor holds, or a new one for it to hold.
+def _prepare(link: Link, settings: Settings) -> tuple[State, Rings] | None:
+    """The state: that which the supervisor holds, or a new one for it to hold. So the history's.
 
     None if there is no more supervisor. Raises `StateError` for a state of another version.
     """
     received = link.receive()
     if received is None:
         return None
-    _, fds = received
+    message, fds = received
+    # A supervisor of older code has none, and says nothing of it.
+    rings = Rings.of(fds.pop() if message.get("history") else None)
     shape = shape_of(settings)
     state = State.attach(shape, fds) if fds else State.create(shape)
     state.buffers.populate(0, state.buffers.size)
@@ -96,7 +100,7 @@ def _prepare(link: Link, settings: Settings) -> State | None:
     link.send(
         "prepared", made, signs=channel.signs(state), region=state.fds().index(state.buffers.fd)
     )
-    return state
+    return state, rings
 
 
 def _warm(link: Link, settings: Settings) -> None:

@@ -5,9 +5,11 @@ them to the next supervisor as sd_listen_fds(3) has it.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +31,10 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 class Systemd:
-    """Keeps descriptors by their names, as a service manager does."""
+    """Keeps descriptors by their names, as a service manager does.
+
+    It listens all the time: there is room for few messages in a socket, and who sends more waits.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,6 +44,15 @@ class Systemd:
         self._socket.setblocking(False)
         self.kept: list[tuple[str, int]] = []
         self.told: list[str] = []
+        self._hearing = threading.Lock()
+        self._ended, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        both = [self._socket, self._ended]
+        while self._ended not in select.select(both, [], [])[0]:
+            self.hear()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -46,7 +60,7 @@ class Systemd:
 
     def hear(self) -> Systemd:
         """Take in what was sent."""
-        with suppress(BlockingIOError):
+        with self._hearing, suppress(BlockingIOError):
             while True:
                 data, fds, _, _ = socket.recv_fds(self._socket, 4096, _MANY)
                 lines = data.decode().split("\n")
@@ -86,6 +100,9 @@ class Systemd:
             )
 
     def close(self) -> None:
+        os.close(self._end)
+        self._thread.join()
+        os.close(self._ended)
         self._socket.close()
         for _, fd in self.kept:
             os.close(fd)

@@ -36,8 +36,8 @@ FLAGS = [
     "--window-size=1000,1400",
 ]
 FASTER = """
-from vswapd.control import history
-history.SPANS = (history.Span(1, 360), history.Span(300, 2016))
+from vswapd.control import rings
+rings.SPANS = (rings.Span(1, 360), rings.Span(300, 2016))
 """
 
 
@@ -156,13 +156,14 @@ def unfiltered(kind: int, line: bytes, above: bytearray, size: int) -> bytearray
 
 
 FULL = """
-from vswapd.control import history
+from vswapd.control import rings
 def full(ring):
-    rows = ring._rows.copy()
+    rows = ring._rows[1:].copy()
     rows["time"] = 1_800_000_000
-    rows["orig_data_size"] = 1 << 40
+    if "orig_data_size" in rows.dtype.names:
+        rows["orig_data_size"] = 1 << 40
     return rows
-history._Ring.copy = full
+rings.Ring.copy = full
 """
 
 

@@ -28,6 +28,8 @@ class DeviceInfo:
     spin_us: int
     supervisor_pid: int
     worker_pid: int
+    worker_began: int
+    """In seconds since 1970."""
     worker_restarts: int
     data_threads: str
     """The kernel's thread numbers, separated by commas."""
