@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from typing import Any
 
 import pytest
@@ -115,6 +116,14 @@ def test_no_line_is_wrapped_and_wide_terminals_are_used(width: int) -> None:
     assert max(map(len, found)) == width
     [bar] = [line for line in found if line.startswith(" in memory")]
     assert bar.count("\u2588") + bar.count("\u2591") == width - 55
+
+
+def test_it_says_when_the_worker_took_over() -> None:
+    at = 1_800_000_000
+    when = time.strftime("%d %b %H:%M", time.localtime(at))
+    assert shown(sample(worker_began=at))[2].endswith(f"worker 1234, 2 restarts, last {when}")
+    assert shown(sample(worker_began=at, worker_restarts=0))[2].endswith("worker 1234, 0 restarts")
+    assert shown(sample(worker_began=1 << 60))[2].endswith("worker 1234, 2 restarts")
 
 
 def test_large_numbers_fit(width: int = WIDTH) -> None:

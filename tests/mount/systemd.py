@@ -50,7 +50,7 @@ class Systemd:
         self._thread.start()
 
     def _listen(self) -> None:
-        both = [self._socket, self._ended]
+        both: list[socket.socket | int] = [self._socket, self._ended]
         while self._ended not in select.select(both, [], [])[0]:
             self.hear()
 

@@ -17,7 +17,7 @@ from daemon.records_support import NOW, lively
 from mount.harness import PAGE, Start, environment, eventually
 
 from vswapd.cli.report_page import page
-from vswapd.records import parse_record
+from vswapd.records import parse_timeline
 
 pytestmark = pytest.mark.mount
 
@@ -106,7 +106,7 @@ def test_a_real_device_s_report_in_a_browser(start: Start, tmp_path: Path) -> No
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_picture_is_not_blank(scheme: str, tmp_path: Path) -> None:
     document, picture = tmp_path / "report.html", tmp_path / "picture.png"
-    document.write_text(page(parse_record(lively(), "swap0"), NOW))
+    document.write_text(page(parse_timeline(lively(), "swap0"), NOW))
     preferred = [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
     browse(document, tmp_path, f"--screenshot={picture}", *preferred)
     width, height, colours = read_png(picture.read_bytes())

@@ -6,6 +6,7 @@ table instead, and of what still does not fit the number is said.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from rich.text import Text
 from vswap.geometry import PAGE_SIZE
 from vswapd.cli.text import table
 from vswapd.figures import duration, human, ratio
-from vswapd.said import printable
+from vswapd.said import moment, printable
 from vswapd.samples import Look, Sample
 
 __all__ = ["LEAST_WIDTH", "Frame", "lines"]
@@ -84,8 +85,14 @@ def _head(sample: Sample, frame: Frame) -> Text:
     left.append("  " + "  ".join(filter(None, about)))
     right = Text(f"worker {int(sample.number('worker_pid'))}, ", "dim")
     said = "1 restart" if restarts == 1 else f"{restarts} restarts"
-    right.append(said, "yellow" if restarts else "")
+    right.append(said + _last(sample) * bool(restarts), "yellow" if restarts else "")
     return _sides(frame, left, right)
+
+
+def _last(sample: Sample) -> str:
+    """When the worker took over."""
+    began = moment(sample.stats.get("worker_began"))
+    return time.strftime(", last %d %b %H:%M", time.localtime(began)) if began else ""
 
 
 def _bars(sample: Sample, frame: Frame) -> list[Text]:
