@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,11 +121,12 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 @dataclass
 class Terminal:
-    """A terminal of 80 columns and 24 lines with `vswap top` on it."""
+    """A terminal of 80 columns and 24 lines with `vswap top` on it; how it was set `before`."""
 
     process: subprocess.Popen[bytes]
     ours: int
     theirs: int
+    before: list[Any]
     seen: bytes = b""
 
     def read(self, seconds: float = 0.05) -> bool:
@@ -172,6 +174,7 @@ def terminal(
     if folder is not None:
         program = ["-c", prelude + ONE.replace("FOLDER", repr(str(folder)))]
     command = [sys.executable, "-W", "error", *program, "top", *args]
+    before = termios.tcgetattr(theirs)
     process = subprocess.Popen(
         command,
         env=environment,
@@ -182,7 +185,7 @@ def terminal(
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - as in mount/
     )
     try:
-        yield Terminal(process, ours, theirs)
+        yield Terminal(process, ours, theirs, before)
     finally:
         process.kill()
         process.wait()
@@ -192,13 +195,12 @@ def terminal(
 
 def test_q_quits_and_the_terminal_is_as_it_was() -> None:
     with terminal() as top:
-        before = termios.tcgetattr(top.theirs)
         top.expect(b"q quits")
         assert ENTER in top.seen
-        assert termios.tcgetattr(top.theirs) != before
+        assert termios.tcgetattr(top.theirs) != top.before
         top.press(b"xq")
         assert top.wait() == 0
-        assert termios.tcgetattr(top.theirs) == before
+        assert termios.tcgetattr(top.theirs) == top.before
     assert top.seen.rindex(LEAVE) > top.seen.rindex(b"q quits")
     assert top.seen.rindex(SHOW_CURSOR) > top.seen.rindex(b"q quits")
     assert b"Traceback" not in top.seen
@@ -207,14 +209,13 @@ def test_q_quits_and_the_terminal_is_as_it_was() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, None])
 def test_so_it_is_after_a_signal_and_ctrl_c(number: signal.Signals | None) -> None:
     with terminal() as top:
-        before = termios.tcgetattr(top.theirs)
         top.expect(b"q quits")
         if number is None:
             top.press(b"\x03")
         else:
             top.process.send_signal(number)
         assert top.wait() == 130
-        assert termios.tcgetattr(top.theirs) == before
+        assert termios.tcgetattr(top.theirs) == top.before
     left = top.seen[top.seen.rindex(LEAVE) :]
     assert left.rstrip().endswith(b"vswap: interrupted")
     assert b"Traceback" not in top.seen
