@@ -103,10 +103,10 @@ _PICTURES = (
     ),
     _Picture(
         "Upkeep",
-        "Pages in a second: moved by the cleaner, compressed again, freed by the kernel.",
+        "Pages in a second: moved by the cleaner, recompressed, freed by the kernel.",
         (
             ("moved", lambda point: point.moved),
-            ("compressed again", lambda point: point.recompressed),
+            ("recompressed", lambda point: point.recompressed),
             ("freed", lambda point: point.freed),
         ),
         _pages,
