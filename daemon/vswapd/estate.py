@@ -73,6 +73,11 @@ class Estate:
             held.hold_backing(fds[0], message["path"])
             self.keeper.record(held.record)
             return True
+        elif word == "history":
+            if held.history is not None:  # of code that has laid it out in another way
+                self.keeper.remove("history")
+            self.keeper.store("history", fds[0])
+            held.hold_history(fds[0])
         elif word == "drop":
             held.drop_backing()
             self.keeper.record(held.record)

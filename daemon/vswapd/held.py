@@ -22,7 +22,7 @@ from vswap import libc
 __all__ = ["Bundle", "Held", "Record", "is_closed", "ranges_in_memory"]
 
 Bundle = list[tuple[str, int]]
-"""Descriptors and what each is: ``fuse``, ``state0`` and so on, in order, ``backing``."""
+"""What each descriptor is: ``fuse``, ``state0`` and so on, in order, ``history``, ``backing``."""
 
 _POPULATED_AT_ONCE = 64 << 20
 _SIGN_SIZE = 16
@@ -76,6 +76,7 @@ class Held:
         self.state = list(state)
         self.connection: int | None = None
         self.backing: int | None = None
+        self.history: int | None = None
         self._residents = [_Resident(fd) for fd in state]
 
     @classmethod
@@ -87,6 +88,8 @@ class Held:
             record, [by_name[name] for name in itertools.takewhile(by_name.__contains__, names)]
         )
         held.connection, held.backing = by_name.get("fuse"), by_name.get("backing")
+        if "history" in by_name:
+            held.hold_history(by_name["history"])
         if len(held.state) != sum(name.startswith("state") for name in by_name):
             raise ValueError("a region of the state is missing")
         if not held.state or held.connection is None:
@@ -102,6 +105,8 @@ class Held:
         found = [(f"state{at}", fd) for at, fd in enumerate(self.state)]
         if self.connection is not None:
             found.append(("fuse", self.connection))
+        if self.history is not None:
+            found.append(("history", self.history))
         if self.backing is not None:
             found.append(("backing", self.backing))
         return found
@@ -109,6 +114,13 @@ class Held:
     def note(self, **changes: Any) -> None:  # noqa: ANN401 - what Record has
         """Change the record."""
         self.record = replace(self.record, **changes)
+
+    def hold_history(self, fd: int) -> None:
+        """The memory of the history, from now on: nothing that is stored depends on it."""
+        if self.history is not None:
+            os.close(self.history)
+        self.history = fd
+        self._residents = [*self._residents[: len(self.state)], _Resident(fd)]
 
     def hold_backing(self, fd: int, path: str) -> None:
         """From now on this is attached, or is about to be."""

@@ -1,7 +1,7 @@
 """Where the metrics can be had over HTTP: the listener of `vswap metrics --listen`.
 
 A process of its own: the daemons open no port. It is no part of what serves a device, and what
-it reads from the mounts it has read by children with a time limit (vswapd/exposition.py).
+it reads from the mounts it has read by children with a time limit (vswapd/scraper.py).
 
 Clients are trusted with nothing. There may be a few connections at a time, and more are closed at
 once; each is one request (HTTP/1.0) and is ended when its time is up, however slowly it sends or

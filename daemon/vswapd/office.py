@@ -38,6 +38,10 @@ class Office:
         reply = encode_init_reply(unique, agreed.reply)
         self._link.send("agreed", init=agreed.raw.hex(), reply=reply.hex())
 
+    def keep_history(self, fd: int) -> None:
+        """Have the memory of the history kept for workers to come."""
+        self._link.send("history", [fd])
+
     def serving(self, threads: list[int]) -> None:
         """Tell that requests are being answered, by these threads."""
         self._link.send("serving", threads=threads)

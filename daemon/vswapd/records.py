@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
-from vswapd.samples import number, word
+from vswapd.figures import ratio
+from vswapd.said import moment, number, word
 
-__all__ = ["Point", "Record", "binned", "parse_record"]
-
-_LATEST = 1 << 35  # seconds since 1970 that calendars have a name for
+__all__ = ["Point", "Takeover", "Timeline", "binned", "parse_timeline"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,8 @@ class Point:
     """What a device was like at `time`, in seconds since 1970, and did in the `seconds` before.
 
     Rates are in a second: `swap_in`, `swap_out`, `disk_in` (read from it), `disk_out` in bytes, the
-    others in pages. Percentiles are in microseconds, None if there were no requests.
+    others in pages. `reads`, `writes` and `failed` are requests in these seconds. Percentiles are
+    in microseconds, None if there were no requests.
     """
 
     time: float
@@ -42,6 +42,8 @@ class Point:
     recompressed: float
     freed: float
     failed: float
+    reads: float
+    writes: float
     read_p50: float | None
     read_p99: float | None
     write_p50: float | None
@@ -54,7 +56,16 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Record:
+class Takeover:
+    """A worker took over at `time`, in seconds since 1970, the so-manieth that did."""
+
+    time: float
+    restarts: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Timeline:
     """A device, and its points in order. `began` in seconds since 1970, sizes in bytes."""
 
     name: str
@@ -65,14 +76,18 @@ class Record:
     limit: float
     backing: float
     points: Sequence[Point]
+    takeovers: Sequence[Takeover] = ()
 
-    def since(self, time: float) -> Record:
+    def since(self, time: float) -> Timeline:
         """The same from a time on."""
-        kept = [point for point in self.points if point.time >= time]
-        return Record(**{**self.__dict__, "points": kept})
+        return replace(
+            self,
+            points=[point for point in self.points if point.time >= time],
+            takeovers=[each for each in self.takeovers if each.time >= time],
+        )
 
 
-def parse_record(text: bytes, name: str) -> Record:
+def parse_timeline(text: bytes, name: str) -> Timeline:
     """The history of the device `name`. Raises `UserError` if this is none."""
     try:
         said = json.loads(text)
@@ -80,16 +95,24 @@ def parse_record(text: bytes, name: str) -> Record:
         said = None
     if not isinstance(said, dict) or not isinstance(said.get("columns"), list):
         raise UserError(f"the daemon of {name} answers, but not with a history")
-    return Record(
+    return Timeline(
         name=word(said.get("name")),
         version=word(said.get("version")),
-        began=min(max(0, number(said.get("began"))), _LATEST),
+        began=moment(said.get("began")),
         restarts=int(number(said.get("worker_restarts"))),
         size=number(said.get("size")),
         limit=number(said.get("mem_limit")),
         backing=number(said.get("backing_size")),
         points=_points(said["columns"], said.get("series")),
+        takeovers=list(_takeovers(said.get("takeovers"))),
     )
+
+
+def _takeovers(said: object) -> Iterator[Takeover]:
+    for each in said if isinstance(said, list) else ():
+        if isinstance(each, dict) and (time := moment(each.get("time"))):
+            restarts, version = number(each.get("worker_restarts")), word(each.get("version"))
+            yield Takeover(time, int(restarts), version)
 
 
 def _points(columns: list[object], series: object) -> list[Point]:
@@ -101,7 +124,7 @@ def _points(columns: list[object], series: object) -> list[Point]:
         older = [
             point
             for point in map(_point, _dicts(columns, rows))
-            if 0 <= point.time < min(oldest, _LATEST) and 0 < point.seconds <= point.time
+            if moment(point.time) and point.time < oldest and 0 < point.seconds <= point.time
         ]
         found += older
         oldest = min([oldest, *(point.time - point.seconds / 2 for point in older)])
@@ -131,7 +154,7 @@ def _point(row: dict[str, float]) -> Point:
         data=get("orig_data_size") + get("same_pages") * PAGE_SIZE,
         memory=get("mem_used_total"),
         disk=get("backing_data_size"),
-        ratio=get("orig_data_size") / kept if kept > 0 else None,
+        ratio=ratio(get("orig_data_size"), kept),
         swap_in=rate("pages_read", PAGE_SIZE),
         swap_out=rate("pages_written", PAGE_SIZE),
         disk_in=rate("bd_reads", PAGE_SIZE),
@@ -140,6 +163,8 @@ def _point(row: dict[str, float]) -> Point:
         recompressed=rate("pages_recompressed"),
         freed=rate("notify_free"),
         failed=get("failed_reads") + get("failed_writes"),
+        reads=get("reads"),
+        writes=get("writes"),
         read_p50=percentile("read_p50_us"),
         read_p99=percentile("read_p99_us"),
         write_p50=percentile("write_p50_us"),
@@ -147,13 +172,15 @@ def _point(row: dict[str, float]) -> Point:
     )
 
 
+_SUMS = ("seconds", "failed", "reads", "writes")
 _HIGHEST = {"read_p99", "write_p99"}
+_BY_REQUESTS = {"read_p50": "reads", "write_p50": "writes"}
 
 
 def binned(points: Sequence[Point], most: int) -> list[Point]:
     """As many points at most, each of equal pieces of time.
 
-    Means by time; of the 99th percentiles the highest, and of failures the sum.
+    Means by time, of medians by requests; of the 99th percentiles the highest, of counts the sum.
     """
     if len(points) <= most:
         return list(points)
@@ -167,10 +194,10 @@ def binned(points: Sequence[Point], most: int) -> list[Point]:
 
 def _merged(points: Sequence[Point]) -> Point:
     values: dict[str, float | None] = {"time": points[-1].time}
-    values["seconds"] = sum(point.seconds for point in points)
-    values["failed"] = sum(point.failed for point in points)
+    values |= {name: sum(getattr(point, name) for point in points) for name in _SUMS}
     for name in Point.__dataclass_fields__.keys() - values.keys():
-        pairs = [(getattr(point, name), point.seconds) for point in points]
+        weight = _BY_REQUESTS.get(name, "seconds")
+        pairs = [(getattr(point, name), max(1.0, getattr(point, weight))) for point in points]
         values[name] = _highest(pairs) if name in _HIGHEST else _mean(pairs)
     return Point(**values)  # type: ignore[arg-type]
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from vswapd.exposition import Answer, Scraper
+from vswapd.histogram import BUCKETS, Histogram
 from vswapd.mounts import Device, devices
+from vswapd.said import number, printable, word
+from vswapd.scraper import Answer, Scraper
 
-__all__ = ["Look", "Sample", "Watcher", "number", "printable", "sample_of", "word"]
+__all__ = ["Look", "Sample", "Watcher", "sample_of"]
 
-_MOST = 1 << 64
 _ANSWER_SECONDS = 2.0
 
 
@@ -44,14 +45,39 @@ class Sample:
 
     def rate(self, name: str) -> float | None:
         """How much a counter has grown in a second; None if that is not known."""
-        before = self.before
-        if before is None or not self.stats or self._worker() != before._worker():
+        before = self._earlier()
+        if before is None:
             return None
         seconds, grown = self.time - before.time, self.number(name) - before.number(name)
         return grown / seconds if seconds > 0 and grown >= 0 else None
 
+    def latency(self, kind: str) -> Histogram | None:
+        """How long the requests of a kind took since the sample before; None if it is not known."""
+        before = self._earlier()
+        now = self._histogram(kind)
+        then = None if before is None else before._histogram(kind)
+        if now is None or then is None:
+            return None
+        between = now.since(then)
+        return between if min(between.counts, default=0) >= 0 else None
+
+    def _earlier(self) -> Sample | None:
+        """The sample before, if it is of the same worker."""
+        before = self.before
+        is_same = before is not None and self.stats and self._worker() == before._worker()
+        return before if is_same else None
+
     def _worker(self) -> tuple[float, float]:
         return self.number("worker_pid"), self.number("worker_restarts")
+
+    def _histogram(self, kind: str) -> Histogram | None:
+        said = self.stats.get(f"{kind}_buckets")
+        counts = said.split(",") if isinstance(said, str) and said else []
+        is_sound = isinstance(said, str) and len(counts) <= BUCKETS
+        if not is_sound or not all(each.isascii() and each.isdigit() for each in counts):
+            return None
+        # What is longer is no count, and would take its time to become a number.
+        return Histogram(tuple(int(each[:20]) for each in counts))
 
 
 @dataclass(frozen=True)
@@ -62,38 +88,22 @@ class Look:
     problem: str | None = None
 
 
-def number(value: object) -> float:
-    """What another process says is a number; 0 if it is none, or none to calculate with."""
-    return value if isinstance(value, int | float) and -_MOST < value < _MOST else 0
-
-
-def word(value: object) -> str:
-    """What another process says is a text, as `printable`; empty if it is none."""
-    return printable(value) if isinstance(value, str) else ""
-
-
-def printable(text: str) -> str:
-    """With a question mark for each character that does not look like anything."""
-    return "".join(each if each.isprintable() else "?" for each in text)
-
-
 class Watcher:
     """Looks at the devices again and again."""
 
     def __init__(self, chosen: Device | None, clock: Callable[[], float] = time.monotonic) -> None:
         """At those that are there at the time, or at the one that is mounted where `chosen` is."""
         self._chosen = chosen
-        self._clock = clock
-        self._scraper = Scraper(_ANSWER_SECONDS, "stats.json")
+        self._scraper = Scraper(_ANSWER_SECONDS, "stats.json", clock)
         self._before: dict[str, Sample] = {}
 
     def look(self) -> Look:
         """At most two or three seconds later. One call at a time."""
         try:
             answers = self._scraper.ask(self._present())
-        except OSError as error:  # there is no process or no memory to be had, for now
+        except OSError as error:  # there is no memory to be had, for now
             return Look(problem=f"the devices cannot be asked: {error.strerror or error}")
-        samples = [sample_of(each, self._clock(), self._before) for each in answers]
+        samples = [sample_of(each, self._before) for each in answers]
         # Who does not answer for a moment has a rate again when he does.
         known = {each.mount: each for each in samples if each.stats}
         present = {each.mount for each in samples}
@@ -113,9 +123,9 @@ class Watcher:
         return f"no vswap device is at {printable(self._chosen.mount)} any more"
 
 
-def sample_of(answer: Answer, now: float, before: dict[str, Sample]) -> Sample:
-    """What an answer says; `before` has the last samples by mount."""
-    label, mount = printable(answer.label), answer.device.mount
+def sample_of(answer: Answer, before: dict[str, Sample]) -> Sample:
+    """What an answer says, at its own time; `before` has the last samples by mount."""
+    label, mount, now = printable(answer.label), answer.device.mount, answer.time
     if answer.error is not None:
         return Sample(label, mount, now, error=printable(answer.error))
     try:

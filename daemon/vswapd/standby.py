@@ -26,6 +26,7 @@ from vswap.store import Shape, State, segments_for
 from vswapd import channel, memory
 from vswapd.channel import Handshake
 from vswapd.config import Settings
+from vswapd.control import Rings
 from vswapd.logs import start_log, stop_log
 from vswapd.messages import Link, Message
 from vswapd.notify import reason
@@ -66,7 +67,7 @@ def main(
             return 0
         left = make_own(pages, lambda: not hurry and not _is_readable(link))
         threading.stack_size(STACK_SIZE)
-        state = _prepare(link, settings, told[1])
+        state, rings = _prepare(link, settings, *told)
         _warm(link, settings)
         received = _wait(link)
         if received is None:
@@ -74,7 +75,7 @@ def main(
         libc.prctl(libc.PR_SET_NAME, b"vswap-worker")
         memory.take_precedence()
         _make_up(left)
-        worker = Worker(settings, preparation, state, Office(link), _charge(*received))
+        worker = Worker(settings, preparation, state, Office(link), _charge(*received), rings)
         return 0 if worker.serve() else 1
     except Exception as error:
         if not link.send("failed", why=reason(error)):
@@ -91,11 +92,15 @@ def shape_of(settings: Settings) -> Shape:
     return Shape(geometry, segments, settings.threads, channel.BUFFER_SIZE)
 
 
-def _prepare(link: Link, settings: Settings, fds: list[int]) -> State:
-    """The state: that which the supervisor holds, or a new one for it to hold.
+def _prepare(
+    link: Link, settings: Settings, message: Message, fds: list[int]
+) -> tuple[State, Rings]:
+    """The state: that which the supervisor holds, or a new one for it to hold. So the history's.
 
     Raises `StateError` for a state of another version.
     """
+    # A supervisor of older code has none, and says nothing of it.
+    rings = Rings.of(fds.pop() if message.get("history") else None)
     shape = shape_of(settings)
     state = State.attach(shape, fds) if fds else State.create(shape)
     state.buffers.populate(0, state.buffers.size)
@@ -106,7 +111,7 @@ def _prepare(link: Link, settings: Settings, fds: list[int]) -> State:
     link.send(
         "prepared", made, signs=channel.signs(state), region=state.fds().index(state.buffers.fd)
     )
-    return state
+    return state, rings
 
 
 def _warm(link: Link, settings: Settings) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from vswap.geometry import PAGE_SIZE
 from vswap.store import StoreStatistics
+from vswapd.figures import human, ratio
 from vswapd.sdnotify import Keeper
 
 __all__ = ["keep_told", "summary"]
@@ -22,18 +23,15 @@ def summary(store: StoreStatistics) -> str:
     """How much is stored, in how much memory, and what is elsewhere."""
     data = store.orig_data_size
     compressed = store.compr_data_size + store.backing_data_size
-    ratio = f" ({data / compressed:.1f}:1)" if compressed and data >= compressed else ""
+    found = ratio(data, compressed)
+    by = "" if found is None else f" ({found:.2f}:1)"
     parts = [
-        f"{data // PAGE_SIZE} pages, {_mib(data)} in {_mib(compressed)}{ratio}",
-        f"{_mib(store.mem_used_total)} of memory taken",
+        f"{data // PAGE_SIZE} pages, {human(data)} in {human(compressed)}{by}",
+        f"{human(store.mem_used_total)} of memory taken",
     ]
     if store.backing_state != "none":
-        parts.append(f"{_mib(store.backing_data_size)} on disk")
+        parts.append(f"{human(store.backing_data_size)} on disk")
     return ", ".join(parts)
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.1f} MiB"
 
 
 async def keep_told(keeper: Keeper, statistics: Callable[[], StoreStatistics]) -> None:

@@ -372,7 +372,9 @@ class Supervisor:
         assert child.pidfd is not None
         self.loop.watch(child.pidfd, lambda: self._on_death(child))
         held = self.estate.held
-        child.link.send("prepare", None if held is None else held.state)
+        history = [] if held is None or held.history is None else [held.history]
+        state = [] if held is None else held.state
+        child.link.send("prepare", [*state, *history], history=bool(history))
         self._hurry()
 
     def _on_prepared(self, child: Child, message: Message, fds: list[int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from vswapd.control import (
     History,
     Namespace,
     Report,
+    Rings,
     commands_of,
 )
 from vswapd.ending import claim
@@ -88,6 +90,7 @@ class Worker:
         state: State,
         office: Office,
         charge: Charge,
+        rings: Rings,
     ) -> None:
         """Make the store out of the state. Raises `UserError`.
 
@@ -99,6 +102,8 @@ class Worker:
         self._state = state
         self._office = office
         self._charge = charge
+        self._rings = rings
+        self._began = int(time.time())
         if claim(state.header.fd, charge.ended) and not office.is_open:
             raise UserError("the supervisor has ended meanwhile, and others see to the device")
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -206,8 +211,9 @@ class Worker:
         stir = partial(token.run_sync_soon, self._stir)
         control = Control(commands_of(self._store, self._attach, stir))
         size, generation = self._settings.size, self._charge.restarts
-        history = History(self._report)
-        self._bridge.start(Namespace(size, self._report, control, generation, history))
+        history = History(self._report, self._rings)
+        history.begin(time.time())
+        self._bridge.start(Namespace(size, self._report, control, history, generation))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_going, pyfuse3.main)
             await self._bridge.greet()
@@ -218,6 +224,8 @@ class Worker:
             if address := os.environ.get("NOTIFY_SOCKET"):
                 told = partial(keep_told, Keeper(address), self._store.statistics)
                 nursery.start_soon(self._keep_going, told)
+            if self._rings.is_new:  # said first: who is forked from now on is given them
+                self._office.keep_history(self._rings.fd)
             self._serving = True
             self._office.serving(self._channel.thread_ids())
             await self._closed.wait()
@@ -281,6 +289,7 @@ class Worker:
                 spin_us=settings.spin_us,
                 supervisor_pid=self._charge.supervisor,
                 worker_pid=os.getpid(),
+                worker_began=self._began,
                 worker_restarts=self._charge.restarts,
                 data_threads=",".join(map(str, self._channel.thread_ids())),
             ),

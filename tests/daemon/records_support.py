@@ -24,6 +24,7 @@ def history(
         "version": "0.7",
         "began": NOW - 5000,
         "worker_restarts": 0,
+        "takeovers": [],
         "size": 1024 * MIB,
         "mem_limit": 0,
         "backing_size": 0,
@@ -33,7 +34,7 @@ def history(
     return json.dumps({**head, "series": series, **changed}).encode()
 
 
-def lively(samples: int = 300) -> bytes:
+def lively(samples: int = 300, **changed: object) -> bytes:
     """One in which something happens, that ends now."""
     rows = [
         row(
@@ -51,4 +52,4 @@ def lively(samples: int = 300) -> bytes:
         )
         for at in range(1, samples + 1)
     ]
-    return history(rows)
+    return history(rows, None, **changed)

@@ -23,7 +23,7 @@ from vswapd.cli import bringup, cgroups, ctl, daemon, down, main, place, swapoff
 from vswapd.cli.bar import bar
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.status import serving, status_of
-from vswapd.cli.text import human, table
+from vswapd.cli.text import table
 from vswapd.config import Settings
 from vswapd.mounts import Device
 from vswapd.swapdev import SwapArea
@@ -970,24 +970,6 @@ def test_status_with_loop_and_swap(
     monkeypatch.setattr(swapdev, "_SWAPS", tmp_path / "swaps")
     found = status_of(Device("swap0", str(mounted)))
     assert (found.loop, found.swap) == ("/dev/loop77", True)
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (None, "-"),
-        (0, "0"),
-        (1023, "1023"),
-        (1024, "1.0K"),
-        (10 << 10, "10K"),
-        (3 << 29, "1.5G"),
-        (512 << 20, "512M"),
-        (16 << 40, "16T"),
-        (5 << 50, "5120T"),
-    ],
-)
-def test_human(size: int | None, text: str) -> None:
-    assert human(size) == text
 
 
 def test_table() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vswapd import exposition
+from vswapd import scraper
 from vswapd.cli import main
 from vswapd.cli import metrics as module
 from vswapd.mounts import Device
@@ -30,7 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     """The one device there is: a directory in the place of its mount."""
     device = Device("swap0", str(tmp_path))
     (tmp_path / "metrics").write_text(ONE + 'vswap_size_bytes{device="swap0"} 4096.0\n')
-    monkeypatch.setattr(exposition, "devices", lambda: [device])
+    monkeypatch.setattr(scraper, "devices", lambda: [device])
     return device
 
 
@@ -67,7 +67,7 @@ def test_metrics_are_printed(place: Device, capsys: pytest.CaptureFixture[str]) 
 def test_one_device_s(
     place: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(exposition, "devices", lambda: pytest.fail("nobody else is asked"))
+    monkeypatch.setattr(scraper, "devices", lambda: pytest.fail("nobody else is asked"))
     monkeypatch.setattr(module, "find_device", lambda selector: place)
     assert main(["metrics", "swap0"]) == 0
     assert 'vswap_size_bytes{device="swap0"} 4096.0\n' in capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_who_does_not_answer_is_said(place: Device, capsys: pytest.CaptureFixtur
 def test_without_a_device(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(exposition, "devices", list)
+    monkeypatch.setattr(scraper, "devices", list)
     assert main(["metrics"]) == 0
     assert capsys.readouterr().err == "no vswap device is here; `vswap up` makes one\n"
 

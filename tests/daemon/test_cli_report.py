@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from vswapd.cli import report as module
 from vswapd.cli.report import parse_period
 from vswapd.cli.report_page import page
 from vswapd.mounts import Device
-from vswapd.records import parse_record
+from vswapd.records import parse_timeline
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +97,50 @@ def test_force_overwrites(place: Device) -> None:
     assert Path("there.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_a_page_that_cannot_be_written_does_not_cost_the_old_one(
+    place: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("there.html").write_text("mine")
+    with limit_of_a_file(1000):
+        reason = failed(["-o", "there.html", "--force"], capsys)
+    assert reason == "there.html cannot be written: File too large"
+    assert Path("there.html").read_text() == "mine"
+    assert [each.name for each in Path().iterdir()] == ["there.html"]
+
+
+@contextmanager
+def limit_of_a_file(size: int) -> Iterator[None]:
+    """Nobody can write more into one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_nor_does_one_that_is_interrupted(place: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("there.html").write_text("mine")
+
+    def interrupt(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    assert main(["report", "-o", "there.html", "--force"]) == 130
+    assert Path("there.html").read_text() == "mine"
+    assert [each.name for each in Path().iterdir()] == ["there.html"]
+
+
+def test_what_a_link_points_to_is_overwritten_and_keeps_its_mode(place: Device) -> None:
+    Path("there.html").write_text("mine")
+    Path("there.html").chmod(0o640)
+    Path("link.html").symlink_to("there.html")
+    assert main(["report", "-o", "link.html", "--force"]) == 0
+    assert Path("link.html").is_symlink()
+    assert Path("there.html").read_text().startswith("<!DOCTYPE html>")
+    assert Path("there.html").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize(
     ("path", "why"),
     [("nowhere/x.html", "No such file or directory"), (".", "Is a directory")],
@@ -149,7 +195,7 @@ def test_a_time_of_which_nothing_is_known(
 
 def test_a_history_that_has_not_begun(place: Device, capsys: pytest.CaptureFixture[str]) -> None:
     Path(place.mount, "history.json").write_bytes(history([]))
-    assert failed([], capsys).startswith("swap0 has no history yet: its worker has just begun")
+    assert failed([], capsys).startswith("swap0 has no history yet: it has just begun")
 
 
 def test_a_device_that_has_none(place: Device, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +244,7 @@ class Outline(HTMLParser):
 
 
 def outline(text: bytes) -> Outline:
-    return Outline(page(parse_record(text, "swap0"), NOW))
+    return Outline(page(parse_timeline(text, "swap0"), NOW))
 
 
 def test_each_picture_has_a_title_and_a_table() -> None:
@@ -210,7 +256,7 @@ def test_each_picture_has_a_title_and_a_table() -> None:
 
 
 def test_it_needs_nothing_but_itself() -> None:
-    html = page(parse_record(lively(), "swap0"), NOW)
+    html = page(parse_timeline(lively(), "swap0"), NOW)
     found = Outline(html)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in found.seen}
     assert not any({"src", "href"} & attributes.keys() for _, attributes in found.seen)
@@ -236,14 +282,29 @@ def test_it_says_how_things_are() -> None:
 
 
 @pytest.mark.parametrize(("restarts", "said"), [(1, "once"), (5, "5 times")])
-def test_it_says_that_history_begins_anew(restarts: int, said: str) -> None:
+def test_it_says_how_often_the_worker_was_replaced(restarts: int, said: str) -> None:
     text = outline(history([row(NOW)], worker_restarts=restarts)).text
-    assert f"The worker has been replaced {said}; the history begins anew with each" in text
+    assert f"The worker has been replaced {said}; the history began at " in text
+
+
+def test_takeovers_are_marked_and_listed() -> None:
+    """Those of the time that is drawn, in each picture."""
+    times = (NOW - 9000, NOW - 100, NOW - 50)
+    said = [
+        {"time": at, "worker_restarts": number, "version": "0.<8>"}
+        for number, at in enumerate(times, 1)
+    ]
+    html = page(parse_timeline(lively(takeovers=said), "swap0"), NOW)
+    found = Outline(html)
+    assert html.count('class="mark"') == 6 * 2
+    assert found.count("li") == 3
+    assert "number 3, by version 0.<8>" in found.text
+    assert "Takeovers" not in outline(lively()).text
 
 
 def test_it_does_not_grow_with_the_history() -> None:
     long = [row(NOW + 300 * at, 300.0, orig_data_size=at << 20) for at in range(2016)]
-    html = page(parse_record(history([], long), "swap0"), NOW)
+    html = page(parse_timeline(history([], long), "swap0"), NOW)
     assert len(html) < 150_000
     assert max(path.count("L") for path in re.findall(r' d="(.*?)"', html)) < 400
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,30 @@ SECONDS = 20.0
 ENTER, LEAVE, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 
 
+ONE = """
+import sys
+from vswapd import samples
+from vswapd.cli import main
+from vswapd.mounts import Device
+samples.devices = lambda: [Device("swap0", FOLDER)]
+sys.exit(main(sys.argv[1:]))
+"""
+"""A program that takes a folder for the mount of the one device there is."""
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
-    """The one device there is: a directory in the place of its mount."""
-    device = Device("swap0", str(tmp_path))
+def folder(tmp_path: Path) -> Path:
+    """What stands for a device's mount."""
     stats = {"size": 1 << 30, "worker_pid": 7, "codec": "lz4", "pages_read": 5}
+    stats |= {"read_count": 1, "read_p50_us": 10.0, "read_p99_us": 20.0, "read_buckets": "1"}
     (tmp_path / "stats.json").write_text(json.dumps(stats))
+    return tmp_path
+
+
+@pytest.fixture
+def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """The one device there is: a directory in the place of its mount."""
+    device = Device("swap0", str(folder))
     monkeypatch.setattr(samples, "devices", lambda: [device])
     return device
 
@@ -51,7 +70,8 @@ def test_one_picture_with_rates_as_text(
     assert said.err == ""
     assert "\x1b" not in said.out
     assert "\nswap0  1.0G  lz4 " in said.out
-    assert "\n swap-in         0 pages/s      0/s " in said.out
+    assert "\n swap-in            0 pages/s      0/s " in said.out
+    assert "\n reads, all     p50 10us   p99 20us " in said.out  # since the worker's start
 
 
 def test_who_does_not_answer_is_said(place: Device, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,11 +121,12 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 @dataclass
 class Terminal:
-    """A terminal of 80 columns and 24 lines with `vswap top` on it."""
+    """A terminal of 80 columns and 24 lines with `vswap top` on it; how it was set `before`."""
 
     process: subprocess.Popen[bytes]
     ours: int
     theirs: int
+    before: list[Any]
     seen: bytes = b""
 
     def read(self, seconds: float = 0.05) -> bool:
@@ -137,7 +158,10 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*args: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
+def terminal(
+    *args: str, kind: str = "xterm-256color", folder: Path | None = None, prelude: str = ""
+) -> Iterator[Terminal]:
+    """Beside the devices of this machine, or the one whose mount `folder` stands for."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {
@@ -146,7 +170,11 @@ def terminal(*args: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
         "TERM": kind,
         "LC_ALL": "C.UTF-8",
     }
-    command = [sys.executable, "-W", "error", "-m", "vswapd", "top", *args]
+    program = ["-m", "vswapd"]
+    if folder is not None:
+        program = ["-c", prelude + ONE.replace("FOLDER", repr(str(folder)))]
+    command = [sys.executable, "-W", "error", *program, "top", *args]
+    before = termios.tcgetattr(theirs)
     process = subprocess.Popen(
         command,
         env=environment,
@@ -157,7 +185,7 @@ def terminal(*args: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - as in mount/
     )
     try:
-        yield Terminal(process, ours, theirs)
+        yield Terminal(process, ours, theirs, before)
     finally:
         process.kill()
         process.wait()
@@ -167,13 +195,12 @@ def terminal(*args: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
 
 def test_q_quits_and_the_terminal_is_as_it_was() -> None:
     with terminal() as top:
-        before = termios.tcgetattr(top.theirs)
         top.expect(b"q quits")
         assert ENTER in top.seen
-        assert termios.tcgetattr(top.theirs) != before
+        assert termios.tcgetattr(top.theirs) != top.before
         top.press(b"xq")
         assert top.wait() == 0
-        assert termios.tcgetattr(top.theirs) == before
+        assert termios.tcgetattr(top.theirs) == top.before
     assert top.seen.rindex(LEAVE) > top.seen.rindex(b"q quits")
     assert top.seen.rindex(SHOW_CURSOR) > top.seen.rindex(b"q quits")
     assert b"Traceback" not in top.seen
@@ -182,24 +209,23 @@ def test_q_quits_and_the_terminal_is_as_it_was() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, None])
 def test_so_it_is_after_a_signal_and_ctrl_c(number: signal.Signals | None) -> None:
     with terminal() as top:
-        before = termios.tcgetattr(top.theirs)
         top.expect(b"q quits")
         if number is None:
             top.press(b"\x03")
         else:
             top.process.send_signal(number)
         assert top.wait() == 130
-        assert termios.tcgetattr(top.theirs) == before
+        assert termios.tcgetattr(top.theirs) == top.before
     left = top.seen[top.seen.rindex(LEAVE) :]
     assert left.rstrip().endswith(b"vswap: interrupted")
     assert b"Traceback" not in top.seen
 
 
-def test_a_terminal_that_can_do_nothing_gets_text() -> None:
-    with terminal("--interval", "0.1", kind="dumb") as top:
-        assert top.wait() in (0, 1)  # there may be any devices on this machine, or none
+def test_a_terminal_that_can_do_nothing_gets_text(folder: Path) -> None:
+    with terminal("--interval", "0.1", kind="dumb", folder=folder) as top:
+        assert top.wait() == 0
     assert b"\x1b" not in top.seen
-    assert b"vswap" in top.seen
+    assert b"swap-in            0 pages/s" in top.seen
 
 
 def test_ctrl_z_leaves_it_running() -> None:
@@ -209,11 +235,9 @@ def test_ctrl_z_leaves_it_running() -> None:
         assert top.wait() == 0
 
 
-def test_a_terminal_that_changes_its_size_is_drawn_anew() -> None:
-    with terminal("--interval", "3600") as top:
-        top.expect(b"vswap")  # until the first look has come the title stands there
-        while top.read(0.5):
-            pass
+def test_a_terminal_that_changes_its_size_is_drawn_anew(folder: Path) -> None:
+    with terminal("--interval", "3600", folder=folder) as top:
+        top.expect(b"swap-in")  # there will be no other look, and the title is above this one
         top.seen = b""
         fcntl.ioctl(top.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         top.process.send_signal(signal.SIGWINCH)
@@ -233,3 +257,50 @@ def test_a_terminal_that_is_gone_ends_it() -> None:
         os.dup2(fd, top.theirs)
         os.close(fd)
         assert top.process.wait(SECONDS) == 130
+
+
+# --- What is short -------------------------------------------------------------------------
+
+NO_THREADS = """
+import threading
+start, allowed = threading.Thread.start, ALLOWED
+def short(self):
+    global allowed
+    allowed -= 1
+    if allowed < 0:
+        raise RuntimeError("can't start new thread")
+    start(self)
+threading.Thread.start = short
+"""
+NO_LOOK = """
+from vswapd.samples import Watcher
+def fail(self):
+    raise ZeroDivisionError("a fault of ours")
+Watcher.look = fail
+"""
+
+
+def test_a_device_that_no_thread_can_ask_is_shown_as_one_that_does_not_answer(folder: Path) -> None:
+    prelude = NO_THREADS.replace("ALLOWED", "1")
+    with terminal("--interval", "0.1", folder=folder, prelude=prelude) as top:
+        top.expect(b"cannot be asked: can't start new thread")
+        top.press(b"q")
+        assert top.wait() == 0
+    assert b"Traceback" not in top.seen
+
+
+@pytest.mark.parametrize(
+    ("prelude", "why"),
+    [
+        (NO_THREADS.replace("ALLOWED", "0"), "at: can't start new thread"),
+        (NO_LOOK, "at any more: ZeroDivisionError: a fault of ours"),
+    ],
+)
+def test_when_nobody_can_look_any_more_it_ends_with_one_line(
+    prelude: str, why: str, folder: Path
+) -> None:
+    with terminal(folder=folder, prelude=prelude) as top:
+        assert top.wait() == 2
+    assert b"Traceback" not in top.seen
+    left = top.seen[top.seen.rindex(LEAVE) :].decode().split("vswap: ")
+    assert left[1:] == [f"the devices cannot be looked {why}\r\n"]

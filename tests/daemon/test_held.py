@@ -118,6 +118,21 @@ def test_a_bundle_is_the_same_device_elsewhere(bundle: Bundle) -> None:
     assert (again.record, again.bundle()) == (held.record, bundle)
 
 
+def test_the_history_goes_with_it_and_is_no_part_of_the_state(
+    memfd: MakeFd, bundle: Bundle
+) -> None:
+    history = memfd()
+    held = Held.of(Record(RECORD.settings, "/mnt/m"), [*bundle, ("history", history)])
+    assert (held.history, history in held.state) == (history, False)
+    assert ("history", history) in held.bundle()
+    inode, other = os.fstat(history).st_ino, memfd()
+    held.hold_history(other)
+    assert held.history == other
+    assert inode not in [
+        each.stat().st_ino for each in Path("/proc/self/fd").iterdir() if each.exists()
+    ]
+
+
 def test_the_order_of_a_bundle_does_not_matter(bundle: Bundle) -> None:
     held = Held.of(Record(RECORD.settings, "/mnt/m", backing="/file"), bundle[::-1])
     assert held.bundle() == bundle
@@ -263,6 +278,16 @@ def test_what_has_memory_is_mapped_and_holes_stay_holes(memfd: MakeFd) -> None:
     held.keep_resident()
     assert (mapped_here(held, 0), mapped_here(held, 1)) == ({2, 3, 40}, {0})
     assert [allocated(fd) for fd in fds] == [3, 1]
+
+
+def test_so_is_the_history(memfd: MakeFd) -> None:
+    """A worker that wants it back from swap, with the interpreter's lock held, waits for itself."""
+    held = Held(RECORD, [memfd(), memfd()])
+    for fd in (memfd(), memfd()):
+        write_pages(fd, 5)
+        held.hold_history(fd)
+        held.keep_resident()
+        assert mapped_here(held, 2) == {5}
 
 
 def test_what_has_come_since_is_mapped_the_next_time(memfd: MakeFd) -> None:

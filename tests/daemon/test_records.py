@@ -8,11 +8,11 @@ import pytest
 from daemon.records_support import MIB, NOW, history, row
 
 from vswap.errors import UserError
-from vswapd.records import Point, binned, parse_record
+from vswapd.records import Point, Takeover, binned, parse_timeline
 
 
 def points(fine: list[list[float]], coarse: list[list[float]] | None = None) -> list[Point]:
-    return list(parse_record(history(fine, coarse), "swap0").points)
+    return list(parse_timeline(history(fine, coarse), "swap0").points)
 
 
 def test_rates_are_in_a_second_and_pages_are_bytes() -> None:
@@ -61,14 +61,24 @@ def test_points_are_in_order_when_the_clock_was_set() -> None:
 
 
 def test_since() -> None:
-    record = parse_record(history([row(NOW - 20), row(NOW - 10), row(NOW)]), "swap0")
-    assert [point.time for point in record.since(NOW - 10).points] == [NOW - 10, NOW]
+    said = [{"time": NOW - at, "worker_restarts": 9 - at, "version": "0.8"} for at in (11, 5)]
+    text = history([row(NOW - 20), row(NOW - 10), row(NOW)], takeovers=said)
+    timeline = parse_timeline(text, "swap0")
+    assert len(timeline.takeovers) == 2
+    later = timeline.since(NOW - 10)
+    assert [point.time for point in later.points] == [NOW - 10, NOW]
+    assert later.takeovers == [Takeover(NOW - 5, 4, "0.8")]
+
+
+@pytest.mark.parametrize("said", [None, 7, {}, [7], [{}], [{"time": -5}], [{"time": 1 << 60}]])
+def test_takeovers_that_make_no_sense_are_left_out(said: object) -> None:
+    assert list(parse_timeline(history([], takeovers=said), "swap0").takeovers) == []
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"columns": 7}', b"\xff", b"[" * 100_000])
 def test_what_is_no_history_is_a_user_s_error(text: bytes) -> None:
     with pytest.raises(UserError, match="the daemon of swap0 answers, but not with a history"):
-        parse_record(text, "swap0")
+        parse_timeline(text, "swap0")
 
 
 @pytest.mark.parametrize(
@@ -90,19 +100,19 @@ def test_what_is_no_history_is_a_user_s_error(text: bytes) -> None:
 def test_rows_that_make_no_sense_are_left_out(rows: object) -> None:
     said = json.loads(history([]))
     said["series"][0]["rows"] = rows
-    assert list(parse_record(json.dumps(said).encode(), "swap0").points) == []
+    assert list(parse_timeline(json.dumps(said).encode(), "swap0").points) == []
 
 
 @pytest.mark.parametrize("series", [None, 7, [7], {}, [{}]])
 def test_so_are_series(series: object) -> None:
-    assert list(parse_record(history([], series=series), "swap0").points) == []
+    assert list(parse_timeline(history([], series=series), "swap0").points) == []
 
 
 def test_a_column_that_is_not_known_here_does_no_harm() -> None:
     said = json.loads(history([row(NOW)]))
     said["columns"].append("new")
     said["series"][0]["rows"][0].append(5)
-    assert len(parse_record(json.dumps(said).encode(), "swap0").points) == 1
+    assert len(parse_timeline(json.dumps(said).encode(), "swap0").points) == 1
 
 
 # --- Fewer points ----------------------------------------------------------------------
@@ -113,7 +123,7 @@ def test_few_points_stay_as_they_are() -> None:
     assert binned(few, 2) == few
 
 
-def test_bins_have_means_by_time_highest_percentiles_and_sums_of_failures() -> None:
+def test_bins_have_means_by_time_or_requests_highest_percentiles_and_sums_of_counts() -> None:
     fine = [
         row(
             NOW + at,
@@ -121,6 +131,9 @@ def test_bins_have_means_by_time_highest_percentiles_and_sums_of_failures() -> N
             pages_read=256 * (1 + at % 2),
             read_p99_us=float(at),
             write_p50_us=float(at % 2),
+            writes=5,
+            read_p50_us=10.0 if at % 10 else 1000.0,
+            reads=1 if at % 10 else 991,
             failed_reads=1,
         )
         for at in range(1000)
@@ -129,7 +142,10 @@ def test_bins_have_means_by_time_highest_percentiles_and_sums_of_failures() -> N
     assert len(found) == 10
     assert {point.swap_in for point in found} == {1.5 * MIB}
     assert {point.write_p50 for point in found} == {1.0}  # of those that had requests
+    medians = [point.read_p50 for point in found]
+    assert medians == pytest.approx([991.09] * 10)  # as where nearly all requests were
     assert found[-1].read_p99 == 999
+    assert sum(point.writes for point in found) == 5000
     assert sum(point.failed for point in found) == 1000
     assert sum(point.seconds for point in found) == 1000
     assert found[-1].time == NOW + 999

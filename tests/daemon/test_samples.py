@@ -11,20 +11,22 @@ from pathlib import Path
 import pytest
 
 from vswapd import samples as module
-from vswapd.exposition import Answer, Scraper
 from vswapd.mounts import Device
-from vswapd.samples import Sample, Watcher, printable, sample_of
+from vswapd.said import printable
+from vswapd.samples import Sample, Watcher, sample_of
+from vswapd.scraper import Answer, Scraper
 
 DEVICE = Device("swap0", "/nowhere/swap0")
 
 
-def said(**stats: object) -> Answer:
-    return Answer(DEVICE, "swap0", json.dumps({"worker_pid": 7, "worker_restarts": 0, **stats}))
+def said(now: float = 1.0, **stats: object) -> Answer:
+    text = json.dumps({"worker_pid": 7, "worker_restarts": 0, **stats})
+    return Answer(DEVICE, "swap0", text, time=now)
 
 
 def sample(now: float, before: Sample | None = None, **stats: object) -> Sample:
     known = {} if before is None else {DEVICE.mount: before}
-    return sample_of(said(**stats), now, known)
+    return sample_of(said(now, **stats), known)
 
 
 def test_a_rate_is_growth_by_time() -> None:
@@ -56,11 +58,43 @@ def test_a_sample_keeps_only_the_one_before() -> None:
     assert third.before.before is None
 
 
+# --- How long requests took ----------------------------------------------------------------
+
+
+def test_a_latency_is_of_the_time_between() -> None:
+    """After days of fast reads a few slow ones are all that there is to see."""
+    first = sample(10.0, read_buckets="0,1000000")
+    found = sample(11.0, first, read_buckets="0,1000000,0,0,0,0,0,0,0,0,7").latency("read")
+    assert found is not None
+    assert found.count == 7
+    assert found.quantile_us(0.5) > 500
+
+
+def test_without_requests_a_latency_is_of_none() -> None:
+    found = sample(11.0, sample(10.0, read_buckets=""), read_buckets="").latency("read")
+    assert found is not None
+    assert found.count == 0
+
+
+@pytest.mark.parametrize(
+    "buckets", [None, 7, [1], "-1", "x", "1,", "1.5", "\u00b2", "0", "1," * 99 + "1"]
+)
+def test_what_makes_no_sense_is_no_latency(buckets: object) -> None:
+    first = sample(10.0, read_buckets="1,2")
+    assert sample(11.0, first, read_buckets=buckets).latency("read") is None
+
+
+def test_nor_is_there_one_of_two_workers() -> None:
+    first = sample(10.0, read_buckets="1")
+    assert sample(11.0, first, read_buckets="2", worker_pid=8).latency("read") is None
+    assert first.latency("read") is None
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", "null", '{"reads"', "[" * 100_000, '"text"', "\0"]
 )
 def test_what_is_no_statistics_is_an_error(text: str) -> None:
-    found = sample_of(Answer(DEVICE, "swap0", text), 1.0, {})
+    found = sample_of(Answer(DEVICE, "swap0", text), {})
     assert found.error == "the daemon answers, but not with statistics"
     assert found.number("reads") == 0
 
@@ -72,7 +106,7 @@ def test_what_is_no_number_counts_as_0(value: object) -> None:
 
 def test_no_control_character_gets_through() -> None:
     hostile = Answer(DEVICE, "a\x1b[2Jb", error="c\rd\udcff")
-    found = sample_of(hostile, 1.0, {})
+    found = sample_of(hostile, {})
     assert (found.label, found.error) == ("a?[2Jb", "c?d?")
     assert sample(1.0, codec="\x9b1m").word("codec") == "?1m"
     assert printable("\u00e4 b") == "\u00e4 b"

@@ -15,6 +15,7 @@ import pytest
 from vswap.store import State
 from vswapd import channel, standby
 from vswapd.config import Settings
+from vswapd.control import Rings
 from vswapd.memory import Preparation
 from vswapd.messages import Link, Message
 from vswapd.offspring import Child
@@ -104,6 +105,28 @@ def test_a_state_that_is_held_is_used_and_not_sent_back(forked: Forked) -> None:
     assert state.fds()[message["region"]] == state.buffers.fd
     assert state.buffers.allocated() == state.buffers.size  # it has been touched, in all of it
     assert state.segments.allocated() == 0
+    state.close()
+
+
+def test_a_history_that_is_held_is_no_part_of_the_state(forked: Forked) -> None:
+    state, rings = State.create(shape_of(SETTINGS)), Rings.create()
+    child = forked(SETTINGS)
+    received(child)
+    child.link.send("prepare", [*state.fds(), rings.fd], history=True)
+    message, fds = received(child)
+    assert (message["is"], fds) == ("prepared", [])
+    rings.close()
+    state.close()
+
+
+@pytest.mark.parametrize("more", [{}, {"history": False}])
+def test_a_supervisor_of_older_code_has_none(more: dict[str, bool], forked: Forked) -> None:
+    state = State.create(shape_of(SETTINGS))
+    child = forked(SETTINGS)
+    received(child)
+    child.link.send("prepare", state.fds(), **more)
+    message, fds = received(child)
+    assert (message["is"], fds) == ("prepared", [])
     state.close()
 
 

@@ -32,7 +32,7 @@ def statistics() -> Iterator[StoreStatistics]:
 
 def test_an_empty_device_has_no_ratio(statistics: StoreStatistics) -> None:
     found = replace(statistics, mem_used_total=3 * MIB)
-    assert summary(found) == "0 pages, 0.0 MiB in 0.0 MiB, 3.0 MiB of memory taken"
+    assert summary(found) == "0 pages, 0 in 0, 3.0M of memory taken"
 
 
 def test_what_is_on_disk_counts_for_the_ratio(statistics: StoreStatistics) -> None:
@@ -44,7 +44,7 @@ def test_what_is_on_disk_counts_for_the_ratio(statistics: StoreStatistics) -> No
         backing_state="attached",
         mem_used_total=5 * MIB,
     )
-    line = "3072 pages, 12.0 MiB in 3.0 MiB (4.0:1), 5.0 MiB of memory taken, 1.0 MiB on disk"
+    line = "3072 pages, 12M in 3.0M (4.00:1), 5.0M of memory taken, 1.0M on disk"
     assert summary(found) == line
 
 

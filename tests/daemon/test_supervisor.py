@@ -248,7 +248,7 @@ def test_a_standby_is_given_the_state_and_then_the_connection(
     received = other.receive()
     assert received is not None
     message, fds = received
-    assert message == {"is": "prepare"}
+    assert message == {"is": "prepare", "history": False}
     assert [os.fstat(fd).st_ino for fd in fds] == [os.fstat(fd).st_ino for fd in held.state]
     supervisor._promote()
     assert supervisor.worker is None  # it is not prepared yet
@@ -656,6 +656,37 @@ def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, h
         os.close(each)
     end(supervisor, child)
     other.close()
+
+
+def test_the_history_of_a_worker_is_given_to_the_next_standby(
+    supervisor: Supervisor, held: Held, systemd: Systemd, address: str
+) -> None:
+    """Behind the state, for it is no part of it; and systemd has it too, the newest alone."""
+    supervisor.estate.keeper = keeper = Keeper(address)
+    supervisor.inherit(held)
+    child, other = serve(supervisor)
+    first, second = opened_memfd(), opened_memfd()
+    for fd in (first, second):
+        other.send("history", [fd])
+        supervisor._on_child(child)
+    end(supervisor, child)
+    other.close()
+    systemd.hear()
+    (kept,) = systemd.named("vswap-history")
+    assert os.fstat(kept).st_ino == os.fstat(second).st_ino
+    child, other = made_child(supervisor)
+    received = other.receive()
+    assert received is not None
+    message, fds = received
+    assert message == {"is": "prepare", "history": True}
+    expected = [*held.state, second]
+    assert [os.fstat(fd).st_ino for fd in fds] == [os.fstat(fd).st_ino for fd in expected]
+    end(supervisor, child)
+    other.close()
+    assert held.history is not None
+    assert keeper.record_fd is not None
+    for fd in (first, second, held.history, keeper.record_fd, *fds):
+        os.close(fd)
 
 
 def kept_record(systemd: Systemd) -> Record:

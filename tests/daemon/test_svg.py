@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vswapd.cli.svg import Chart, Line, draw, swatch
-from vswapd.cli.text import human
+from vswapd.figures import human
 
 
 def svg(*lines: Line, times: list[float] | None = None, **more: object) -> ElementTree.Element:
@@ -83,3 +83,28 @@ def test_any_single_value_can_be_drawn(values: list[float | None], log: bool) ->
 def test_lines_differ_in_dashes_too() -> None:
     dashes = [re.search(r'dasharray="(.*?)"', swatch(at)) for at in range(4)]
     assert len({dash and dash[1] for dash in dashes}) == 4
+
+
+# --- Gaps and marks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("passed", "pieces"), [(10, 1), (25, 1), (31, 2), (7200, 2)])
+def test_no_line_goes_over_a_time_that_nobody_looked_at(passed: int, pieces: int) -> None:
+    """The machine slept. The two samples beside a takeover are still one line."""
+    times = [0.0, 10.0, 10.0 + passed, 20.0 + passed]
+    [path] = paths(svg(Line("a", [1, 2, 3, 4]), times=times, seconds=[10.0] * 4))
+    assert path.count("M") == pieces
+    assert path.count("L") == 4 - pieces
+
+
+def test_a_point_that_stands_for_a_longer_time_is_no_gap() -> None:
+    [path] = paths(svg(Line("a", [1, 2]), times=[0.0, 300.0], seconds=[10.0, 300.0]))
+    assert path.count("M") == 1
+
+
+def test_marks_are_where_their_times_are() -> None:
+    found = svg(Line("a", [1, 2]), times=[100.0, 200.0], marks=[50.0, 150.0, 201.0])
+    marks = [path.get("d") for path in found.iter("path") if path.get("class") == "mark"]
+    [ends] = paths(found)
+    left, right = (float(x) for x in re.findall(r"[ML]([0-9.]+) ", ends))
+    assert marks == [f"M{(left + right) / 2:.1f} 12V212"]

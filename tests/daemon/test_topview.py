@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from typing import Any
 
 import pytest
@@ -40,7 +41,9 @@ STATS: dict[str, object] = {
     "read_count": 10,
     "read_p50_us": 12.34,
     "read_p99_us": 1234.0,
+    "read_buckets": "0,1,0,0,0,0,9",
     "write_count": 0,
+    "write_buckets": "",
 }
 WIDTH, HEIGHT = 80, 24
 
@@ -86,6 +89,7 @@ def test_a_device_at_80_columns() -> None:
             bd_writes=512,
             bd_reads=1,
             notify_free=99,
+            read_buckets="0,1,0,0,0,50,9",
         ),
         plain=True,
     )
@@ -93,15 +97,15 @@ def test_a_device_at_80_columns() -> None:
         "vswap top                                                              every 1 s",
         "",
         "swap0  1.0G  zstd-fast  /run/vswap/swap0                 worker 1234, 2 restarts",
-        " in memory ##############..............   512M   50 % in 200M, ratio 2.56",
-        " zero      ###.........................   102M   10 % 1.0M of another word",
-        " on disk   #######.....................   256M   25 % in 100M of 2.0G",
-        " takes     ##############..............   256M   50 % of the limit, 512M",
-        " swap-in    12,345 pages/s    48M/s     swap-out      256 pages/s   1.0M/s",
-        " reads     p50 12.3us p99 1.23ms        writes                  -",
-        " cleaner        77 pages/s moved        to disk       512 pages/s   2.0M/s",
-        " harder         88 pages/s              from disk       1 pages/s   4.0K/s",
-        " freed          99 pages/s              failed    0 reads, 3 writes",
+        " in memory    ############.............   512M   50 % in 200M, ratio 2.56",
+        " same pages   ##.......................   102M   10 % 1.0M of them fill pages",
+        " on disk      ######...................   256M   25 % in 100M of 2.0G",
+        " total        ############.............   256M   50 % of the limit, 512M",
+        " swap-in       12,345 pages/s    48M/s  swap-out         256 pages/s   1.0M/s",
+        " reads        p50 24.6us p99 32.6us     writes                     -",
+        " cleaner           77 pages/s moved     to disk          512 pages/s   2.0M/s",
+        " recompressed      88 pages/s           from disk          1 pages/s   4.0K/s",
+        " freed             99 pages/s           failed       0 reads, 3 writes",
     ]
 
 
@@ -111,7 +115,15 @@ def test_no_line_is_wrapped_and_wide_terminals_are_used(width: int) -> None:
     assert len(found) == 1 + 11 + 3
     assert max(map(len, found)) == width
     [bar] = [line for line in found if line.startswith(" in memory")]
-    assert bar.count("\u2588") + bar.count("\u2591") == width - 52
+    assert bar.count("\u2588") + bar.count("\u2591") == width - 55
+
+
+def test_it_says_when_the_worker_took_over() -> None:
+    at = 1_800_000_000
+    when = time.strftime("%d %b %H:%M", time.localtime(at))
+    assert shown(sample(worker_began=at))[2].endswith(f"worker 1234, 2 restarts, last {when}")
+    assert shown(sample(worker_began=at, worker_restarts=0))[2].endswith("worker 1234, 0 restarts")
+    assert shown(sample(worker_began=1 << 60))[2].endswith("worker 1234, 2 restarts")
 
 
 def test_large_numbers_fit(width: int = WIDTH) -> None:
@@ -130,8 +142,8 @@ def test_two_devices_fit_as_blocks() -> None:
 def test_more_are_a_table() -> None:
     found = shown(sample(pages_read=500), SILENT, sample("swap2"), sample("swap3"))
     assert len(found) == 1 + 1 + 1 + 4
-    assert " ".join(found[2].split()) == ("NAME DATA TAKES RATIO IN/S OUT/S RD P99 WR P99 DISK RST")
-    assert " ".join(found[3].split()) == "swap0 768M 256M 2.56 500 0 1.23ms 0us 100M 2"
+    assert " ".join(found[2].split()) == ("NAME DATA TOTAL RATIO IN/S OUT/S RD P99 WR P99 DISK RST")
+    assert " ".join(found[3].split()) == "swap0 768M 256M 2.56 500 0 - - 100M 2"
     assert found[4].split() == ["swap1", "does", "not", "answer"]
 
 
@@ -146,6 +158,38 @@ def test_one_that_does_not_answer_says_so() -> None:
     found = shown(SILENT)
     assert re.fullmatch(r"swap1 +does not answer", found[2])
     assert found[3] == " the daemon of swap1 does not answer"
+
+
+@pytest.mark.parametrize("overall", [False, True])
+def test_percentiles_of_all_requests_say_so(overall: bool) -> None:
+    """In the first picture, and where they are wanted."""
+    first = Sample("swap0", "/run/vswap/swap0", 5.0, STATS)
+    found = shown(sample() if overall else first, overall=overall, plain=True)
+    [line] = [line for line in found if line.startswith(" reads")]
+    assert line.split() == [
+        "reads,",
+        "all",
+        "p50",
+        "12.3us",
+        "p99",
+        "1.23ms",
+        "writes,",
+        "all",
+        "-",
+    ]
+
+
+def test_a_worker_of_other_code_has_them_of_all_requests() -> None:
+    stats = {key: value for key, value in STATS.items() if not key.endswith("buckets")}
+    before = Sample("swap0", "/x", 5.0, stats)
+    found = shown(Sample("swap0", "/x", 6.0, stats, before=before))
+    assert any(line.startswith(" reads, all   p50 12.3us") for line in found)
+
+
+def test_both_percentiles_are_there_in_60_columns() -> None:
+    found = shown(sample(read_buckets="0,1,0,0,0,50,9"), width=60)
+    [line] = [line for line in found if line.startswith(" reads")]
+    assert line.split()[:3] == ["reads", "24.6us", "32.6us"]
 
 
 def test_without_rates_there_are_dashes() -> None:

@@ -43,7 +43,7 @@ def test_the_device_is_mounted_where_everybody_sees_it() -> None:
 
 def test_systemd_keeps_all_there_is() -> None:
     state = State.create(Shape(Geometry(16 << 20), segments=8, buffers=64, buffer_size=2 << 20))
-    beside = len(("fuse", "backing", "record"))
+    beside = len(("fuse", "backing", "history", "record"))
     try:
         assert int(settings()["FileDescriptorStoreMax"]) >= len(state.fds()) + beside
     finally:

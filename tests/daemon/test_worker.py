@@ -29,6 +29,7 @@ from vswap.store import Selection, State
 from vswapd import worker as module
 from vswapd.channel import Handshake
 from vswapd.config import Settings
+from vswapd.control import Rings
 from vswapd.lockholder import lock_holders
 from vswapd.memory import Preparation
 from vswapd.messages import Link
@@ -56,6 +57,7 @@ class Making:
 
     link: Link
     state: State
+    rings: Rings
     made: list[Worker] = field(default_factory=list)
 
     def __call__(
@@ -66,15 +68,18 @@ class Making:
         backing: tuple[int, str] | None = None,
     ) -> Worker:
         charge = Charge(-1, agreed, backing, restarts=0, supervisor=os.getpid())
-        self.made.append(Worker(settings, preparation, self.state, Office(self.link), charge))
+        self.made.append(
+            Worker(settings, preparation, self.state, Office(self.link), charge, self.rings)
+        )
         return self.made[-1]
 
 
 @pytest.fixture
 def making(keeping: Keeping) -> Iterator[Making]:
     link, state = Link(keeping.end), State.create(shape_of(SETTINGS))
-    making = Making(link, state)
+    making = Making(link, state, Rings.create())
     yield making
+    making.rings.close()
     for worker in making.made:
         worker._store.close()
         os.close(worker._wake_fd)

@@ -4,8 +4,12 @@ them to the next supervisor as sd_listen_fds(3) has it.
 
 from __future__ import annotations
 
+import os
+import select
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,13 +30,25 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 class Systemd(Store):
-    """Keeps descriptors by their names, as a service manager does."""
+    """Keeps descriptors by their names, as a service manager does.
+
+    It listens all the time: there is room for few messages in a socket, and who sends more waits.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.path = path
         self.log = path.with_suffix(".log")
         self.told: list[str] = []
+        self._hearing = threading.Lock()
+        self._ended, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        both: list[socket.socket | int] = [self.end, self._ended]
+        while self._ended not in select.select(both, [], [])[0]:
+            self.hear()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -40,7 +56,8 @@ class Systemd(Store):
 
     def hear(self) -> Systemd:
         """Take in what was sent."""
-        self.told += [line for lines in self.receive() for line in lines]
+        with self._hearing:
+            self.told += [line for lines in self.receive() for line in lines]
         return self
 
     def has_heard(self, line: str) -> bool:
@@ -66,3 +83,9 @@ class Systemd(Store):
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
+
+    def close(self) -> None:
+        os.close(self._end)
+        self._thread.join()
+        os.close(self._ended)
+        super().close()

@@ -65,7 +65,9 @@ def end(device: Worker, systemd: Systemd) -> None:
 
 def test_what_is_held_is_stored(device: Worker, systemd: Systemd) -> None:
     names = sorted(name for name, _ in systemd.kept)
-    assert names == sorted(["vswap-fuse", "vswap-record", *(f"vswap-state{n}" for n in range(9))])
+    assert names == sorted(
+        ["vswap-fuse", "vswap-record", "vswap-history", *(f"vswap-state{n}" for n in range(9))]
+    )
 
 
 def test_both_killed_and_the_next_start_takes_over(device: Worker, systemd: Systemd) -> None:

@@ -17,7 +17,7 @@ from daemon.records_support import NOW, lively
 from mount.harness import PAGE, Start, environment, eventually
 
 from vswapd.cli.report_page import page
-from vswapd.records import parse_record
+from vswapd.records import parse_timeline
 
 pytestmark = pytest.mark.mount
 
@@ -36,8 +36,8 @@ FLAGS = [
     "--window-size=1000,1400",
 ]
 FASTER = """
-from vswapd.control import history
-history.SPANS = (history.Span(1, 360), history.Span(300, 2016))
+from vswapd.control import rings
+rings.SPANS = (rings.Span(1, 360), rings.Span(300, 2016))
 """
 
 
@@ -106,7 +106,7 @@ def test_a_real_device_s_report_in_a_browser(start: Start, tmp_path: Path) -> No
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_picture_is_not_blank(scheme: str, tmp_path: Path) -> None:
     document, picture = tmp_path / "report.html", tmp_path / "picture.png"
-    document.write_text(page(parse_record(lively(), "swap0"), NOW))
+    document.write_text(page(parse_timeline(lively(), "swap0"), NOW))
     preferred = [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
     browse(document, tmp_path, f"--screenshot={picture}", *preferred)
     width, height, colours = read_png(picture.read_bytes())
@@ -156,13 +156,14 @@ def unfiltered(kind: int, line: bytes, above: bytearray, size: int) -> bytearray
 
 
 FULL = """
-from vswapd.control import history
+from vswapd.control import rings
 def full(ring):
-    rows = ring._rows.copy()
+    rows = ring._rows[1:].copy()
     rows["time"] = 1_800_000_000
-    rows["orig_data_size"] = 1 << 40
+    if "orig_data_size" in rows.dtype.names:
+        rows["orig_data_size"] = 1 << 40
     return rows
-history._Ring.copy = full
+rings.Ring.copy = full
 """
 
 

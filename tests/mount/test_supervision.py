@@ -153,10 +153,10 @@ FAILING = """
 import os
 from vswapd.worker import Worker
 make = Worker.__init__
-def fail(self, settings, preparation, state, office, charge):
+def fail(self, settings, preparation, state, office, charge, rings):
     if charge.agreed is not None and os.path.exists(os.environ["TOKEN"]):
         raise RuntimeError("a fault of ours")
-    make(self, settings, preparation, state, office, charge)
+    make(self, settings, preparation, state, office, charge, rings)
 Worker.__init__ = fail
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vswapd.channel.channel import BUFFER_SIZE, Channel, ChannelStatistics, receive_buffer, signs
 from vswapd.channel.handshake import Handshake, handshake
-from vswapd.channel.latency import Histogram, Latencies, bound_ns
+from vswapd.channel.latency import Latencies
 from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.receiver import CLOSED
 from vswapd.channel.router import SWAP_INODE
@@ -16,10 +16,8 @@ __all__ = [
     "Channel",
     "ChannelStatistics",
     "Handshake",
-    "Histogram",
     "Latencies",
     "Outstanding",
-    "bound_ns",
     "handshake",
     "receive_buffer",
     "signs",

@@ -10,11 +10,12 @@ from vswap.proto import abi
 from vswap.store import State, Store
 from vswapd.channel.done import MARK_SIZE, Done
 from vswapd.channel.fetchers import Fetchers
-from vswapd.channel.latency import Histogram, Latencies
+from vswapd.channel.latency import Latencies
 from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.receiver import Receiver, ReceiverStatistics
 from vswapd.channel.router import Forward, Router, RouterStatistics
 from vswapd.channel.threads import DataThread, Turn
+from vswapd.histogram import Histogram
 
 __all__ = ["BUFFER_SIZE", "Channel", "ChannelStatistics", "receive_buffer", "signs"]
 

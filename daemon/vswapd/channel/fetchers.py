@@ -17,8 +17,9 @@ from time import perf_counter_ns
 from vswap.errors import RequestError
 from vswap.proto import replies
 from vswap.store import FetchLane, Gap, Parked
-from vswapd.channel.latency import Histogram, Latency, sum_of
+from vswapd.channel.latency import Latency
 from vswapd.channel.replier import Replier
+from vswapd.histogram import Histogram, sum_of
 
 __all__ = ["FETCHERS", "Fetchers"]
 

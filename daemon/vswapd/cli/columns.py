@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
 from vswapd.cli.age import age, seconds
-from vswapd.cli.text import escaped, human
+from vswapd.cli.text import escaped
+from vswapd.figures import human, ratio
 
 if TYPE_CHECKING:
     from vswapd.cli.status import Status
@@ -98,9 +99,9 @@ def _limit(of: Status, style: Style) -> str:
 
 
 def _ratio(of: Status, _style: Style) -> str:
-    data = of.number("orig_data_size")
     kept = (of.number("compr_data_size") or 0) + (_on_disk(of) or 0)
-    return f"{data / kept:.2f}" if data and kept else NOTHING
+    found = ratio(of.number("orig_data_size") or 0, kept)
+    return NOTHING if found is None else f"{found:.2f}"
 
 
 def _on_disk(of: Status) -> int | None:

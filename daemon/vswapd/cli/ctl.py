@@ -11,7 +11,7 @@ import click
 from vswapd.cli.complete import device_names
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.cli.status import Stats, read_stats
-from vswapd.cli.text import human
+from vswapd.figures import human
 from vswapd.mounts import Device, find_device
 from vswapd.tell import FindingsError, write_ctl
 from vswapd.usage import usage

@@ -52,7 +52,8 @@ def metrics(context: click.Context, device: str | None, listen: str | None, publ
 
 def _print(device: str | None) -> int:
     """The exit code."""
-    from vswapd.exposition import Scraper, merged  # noqa: PLC0415  # as few commands need it
+    from vswapd.exposition import merged  # noqa: PLC0415  # as few commands need it
+    from vswapd.scraper import Scraper  # noqa: PLC0415
 
     answers = Scraper().ask(None if device is None else [find_device(device)])
     if not answers:
@@ -67,8 +68,9 @@ def _print(device: str | None) -> int:
 def _serve(listen: str, public: bool) -> None:
     """Until a signal comes. Raises `UserError`, `StoppedError`."""
     from vswapd.address import parse_address  # noqa: PLC0415
-    from vswapd.exposition import Scraper, merged  # noqa: PLC0415
+    from vswapd.exposition import merged  # noqa: PLC0415
     from vswapd.listener import cached, listening  # noqa: PLC0415
+    from vswapd.scraper import Scraper  # noqa: PLC0415
 
     address = parse_address(listen)
     if address.is_public and not public:

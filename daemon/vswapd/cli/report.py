@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -48,7 +50,7 @@ def report(device: str | None, since: str | None, output: str, force: bool) -> N
     """Write a device's history as one HTML page, with pictures and tables.
 
     The page needs nothing but itself. The daemon keeps a sample every 10 seconds for an hour, and
-    every 5 minutes for a week; the history begins anew when its worker is replaced.
+    every 5 minutes for a week, and goes on when its worker is replaced, which the page tells of.
     """
     period = None if since is None else parse_period(since)
     path = None if output == "-" else Path(output)
@@ -72,19 +74,19 @@ def parse_period(text: str) -> int:
 
 def _page(device: Device, period: int | None) -> str:
     from vswapd.cli.report_page import page  # noqa: PLC0415  # as few commands need it
-    from vswapd.records import parse_record  # noqa: PLC0415
+    from vswapd.records import parse_timeline  # noqa: PLC0415
 
-    record = parse_record(read_file(device, "history.json"), device.name)
+    timeline = parse_timeline(read_file(device, "history.json"), device.name)
     now = time.time()
-    if not record.points:
+    if not timeline.points:
         raise UserError(
-            f"{device.name} has no history yet: its worker has just begun; try in a few seconds"
+            f"{device.name} has no history yet: it has just begun; try in a few seconds"
         )
     if period is not None:
-        record = record.since(now - period)
-    if not record.points:
+        timeline = timeline.since(now - period)
+    if not timeline.points:
         raise UserError(f"{device.name} has no history of that time; say more, or no --since")
-    return page(record, now)
+    return page(timeline, now)
 
 
 def _check_new(path: Path) -> None:
@@ -93,22 +95,41 @@ def _check_new(path: Path) -> None:
 
 
 def _write(path: Path | None, html: str, force: bool) -> None:
-    """Write the page, and say where it is; a file that cannot be written to its end is removed."""
+    """Write the page, and say where it is; one that cannot be written to its end leaves nothing."""
     if path is None:
         click.echo(html.encode(), nl=False)
         return
     try:
-        file = path.open("w" if force else "x", encoding="utf-8")
+        if force and path.exists() and not path.is_file():  # a pipe, say
+            path.write_text(html, encoding="utf-8")
+        elif force:
+            _replace(path.resolve(), html)
+        else:
+            _write_new(path, html)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    click.echo(click.format_filename(path))
+
+
+def _replace(path: Path, html: str) -> None:
+    """Put the page in the place of what is there, which stays until the page is whole."""
+    beside = path.with_name(f".vswap-report-{os.getpid()}")
+    _write_new(beside, html)
+    try:
+        if path.exists():
+            shutil.copymode(path, beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink()
+        raise
+
+
+def _write_new(path: Path, html: str) -> None:
+    file = path.open("x", encoding="utf-8")
     try:
         with file:
             file.write(html)
-    except BaseException as error:
-        if path.is_file():
-            with suppress(OSError):
-                path.unlink()
-        if isinstance(error, OSError):
-            raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
         raise
-    click.echo(click.format_filename(path))

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from vswapd.cli.report_style import STYLE
 from vswapd.cli.svg import Chart, Line, draw, swatch
-from vswapd.cli.text import human
-from vswapd.records import Point, Record, binned
+from vswapd.figures import duration, human
+from vswapd.records import Point, Timeline, binned
 
 __all__ = ["page"]
 
@@ -34,14 +35,6 @@ def _pages(value: float) -> str:
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}"
-
-
-def _duration(us: float) -> str:
-    for unit in ("us", "ms"):
-        if us < 1000:
-            return f"{us:.3g} {unit}"
-        us /= 1000
-    return f"{us:.3g} s"
 
 
 @dataclass(frozen=True)
@@ -87,14 +80,15 @@ _PICTURES = (
     _Picture(
         "Latency",
         "From a request's receipt to its reply. The axis is logarithmic; where a line stops there "
-        "were no requests.",
+        "were no requests. Where a point stands for several samples, its median is the mean of "
+        "theirs, weighted by requests, and its 99 % the highest.",
         (
             ("reads, median", lambda point: point.read_p50),
             ("reads, 99 %", lambda point: point.read_p99),
             ("writes, median", lambda point: point.write_p50),
             ("writes, 99 %", lambda point: point.write_p99),
         ),
-        _duration,
+        duration,
         log=True,
     ),
     _Picture(
@@ -109,10 +103,10 @@ _PICTURES = (
     ),
     _Picture(
         "Upkeep",
-        "Pages in a second: moved by the cleaner, compressed again, freed by the kernel.",
+        "Pages in a second: moved by the cleaner, recompressed, freed by the kernel.",
         (
             ("moved", lambda point: point.moved),
-            ("compressed again", lambda point: point.recompressed),
+            ("recompressed", lambda point: point.recompressed),
             ("freed", lambda point: point.freed),
         ),
         _pages,
@@ -120,23 +114,25 @@ _PICTURES = (
 )
 
 
-def page(record: Record, now: float) -> str:
-    """The HTML page of a record that has points; `now` in seconds since 1970."""
-    name = escape(record.name)
-    points = binned(record.points, _DRAWN)
-    rows = binned(record.points, _IN_A_TABLE)
+def page(timeline: Timeline, now: float) -> str:
+    """The HTML page of a timeline that has points; `now` in seconds since 1970."""
+    name = escape(timeline.name)
+    points = binned(timeline.points, _DRAWN)
+    rows = binned(timeline.points, _IN_A_TABLE)
+    marks = [each.time for each in timeline.takeovers]
     body = [
         f"<h1>{name}</h1>",
-        f"<p>{escape(_period(record, now))}</p>",
-        *_tiles(record),
-        *(part for each in _PICTURES for part in _figure(each, points, rows)),
-        f"<footer>vswap {escape(record.version)}. {escape(_restarts(record))}</footer>",
+        f"<p>{escape(_period(timeline, now))}</p>",
+        *_tiles(timeline),
+        *(part for each in _PICTURES for part in _figure(each, points, rows, marks)),
+        *_takeovers(timeline),
+        f"<footer>vswap {escape(timeline.version)}. {escape(_restarts(timeline))}</footer>",
     ]
     head = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>vswap: {name}</title><style>{_STYLE}</style></head><body><main>"
+        f"<title>vswap: {name}</title><style>{STYLE}</style></head><body><main>"
     )
     return "\n".join([head, *body, "</main></body></html>", ""])
 
@@ -145,38 +141,47 @@ def _when(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def _period(record: Record, now: float) -> str:
-    first = record.points[0].time - record.points[0].seconds
+def _period(timeline: Timeline, now: float) -> str:
+    first = timeline.points[0].time - timeline.points[0].seconds
     return (
-        f"A vswap device of {_bytes(record.size)}, from {_when(first)} to "
-        f"{_when(record.points[-1].time)}. Written at {_when(now)}."
+        f"A vswap device of {_bytes(timeline.size)}, from {_when(first)} to "
+        f"{_when(timeline.points[-1].time)}. Written at {_when(now)}."
     )
 
 
-def _restarts(record: Record) -> str:
-    times = "once" if record.restarts == 1 else f"{record.restarts} times"
-    replaced = f"has been replaced {times}" if record.restarts else "has not been replaced"
-    return (
-        f"The worker {replaced}; the history begins anew with each worker, this one at "
-        f"{_when(record.began)}."
-    )
+def _restarts(timeline: Timeline) -> str:
+    times = "once" if timeline.restarts == 1 else f"{timeline.restarts} times"
+    replaced = f"has been replaced {times}" if timeline.restarts else "has not been replaced"
+    return f"The worker {replaced}; the history began at {_when(timeline.began)}."
 
 
-def _tiles(record: Record) -> Iterator[str]:
+def _takeovers(timeline: Timeline) -> Iterator[str]:
+    """The upright lines in the pictures."""
+    if not timeline.takeovers:
+        return
+    about = "A worker took the place of another. In the pictures these are upright lines."
+    yield f"<section><h2>Takeovers</h2><p>{about}</p><ol>"
+    for each in timeline.takeovers:
+        about = f"number {each.restarts}, by version {each.version}"
+        yield f"<li>{_when(each.time)}<small>{escape(about)}</small></li>"
+    yield "</ol></section>"
+
+
+def _tiles(timeline: Timeline) -> Iterator[str]:
     """What there is to see at once: as it is now, or of the whole time."""
-    last, points = record.points[-1], record.points
+    last, points = timeline.points[-1], timeline.points
     slowest = max((point.read_p99 or 0.0 for point in points), default=0.0)
-    limit = f"of {_bytes(record.limit)}" if record.limit else "no limit"
-    backing = f"of {_bytes(record.backing)}" if record.backing else "no backing"
+    limit = f"of {_bytes(timeline.limit)}" if timeline.limit else "no limit"
+    backing = f"of {_bytes(timeline.backing)}" if timeline.backing else "no backing"
     tiles = (
-        ("swapped out", _bytes(last.data), f"of {_bytes(record.size)}"),
+        ("swapped out", _bytes(last.data), f"of {_bytes(timeline.size)}"),
         ("memory it takes", _bytes(last.memory), limit),
         ("memory saved", _bytes(last.saved), "swapped out, less memory"),
         ("ratio", "-" if last.ratio is None else _ratio(last.ratio), "of stored pages"),
         ("on disk", _bytes(last.disk), backing),
-        ("slowest reads", _duration(slowest) if slowest else "-", "highest 99th percentile"),
+        ("slowest reads", duration(slowest) if slowest else "-", "highest 99th percentile"),
         ("failed", f"{sum(point.failed for point in points):,.0f}", "requests, of the whole time"),
-        ("restarts", f"{record.restarts}", "of the worker"),
+        ("restarts", f"{timeline.restarts}", "of the worker"),
     )
     yield "<dl>"
     for name, value, about in tiles:
@@ -184,11 +189,16 @@ def _tiles(record: Record) -> Iterator[str]:
     yield "</dl>"
 
 
-def _figure(picture: _Picture, points: Sequence[Point], rows: Sequence[Point]) -> Iterator[str]:
+def _figure(
+    picture: _Picture, points: Sequence[Point], rows: Sequence[Point], marks: Sequence[float]
+) -> Iterator[str]:
     lines = [Line(name, [value(point) for point in points]) for name, value in picture.lines]
-    times = [point.time for point in points]
+    times, seconds = [point.time for point in points], [point.seconds for point in points]
+    chart = Chart(
+        picture.title, times, lines, picture.shown, picture.base, picture.log, seconds, marks
+    )
     yield f"<figure><figcaption><h2>{picture.title}</h2><p>{picture.about}</p></figcaption>"
-    yield draw(Chart(picture.title, times, lines, picture.shown, picture.base, picture.log))
+    yield draw(chart)
     legend = (f"<span>{swatch(at)}{line.name}</span>" for at, line in enumerate(lines))
     yield f'<p class="legend">{"".join(legend)}</p>'
     yield from _table(picture, rows)
@@ -206,45 +216,3 @@ def _table(picture: _Picture, rows: Sequence[Point]) -> Iterator[str]:
         )
         yield f'<tr><th scope="row">{_when(point.time)}</th>{cells}</tr>'
     yield "</tbody></table></details>"
-
-
-_STYLE = """
-:root { --paper: #f6f7f9; --card: #fff; --ink: #1b2330; --dim: #5b6675; --grid: #e1e5ea;
-  --c0: #1d5fd0; --c1: #c2570c; --c2: #0b7a5b; --c3: #a3246f; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #12161c; --card: #1a2029; --ink: #e6eaf0; --dim: #9aa6b5; --grid: #2c3541;
-    --c0: #6ea8ff; --c1: #ff9f5a; --c2: #4cd3a5; --c3: #f284c1; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.45 system-ui, sans-serif; }
-main { max-width: 960px; margin: 0 auto; padding: 24px 16px; }
-h1 { margin: 0; font-size: 28px; overflow-wrap: anywhere; }
-h2 { margin: 0; font-size: 17px; }
-p { margin: 2px 0 12px; color: var(--dim); }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 12px;
-  margin: 16px 0; }
-dl div, figure { background: var(--card); border: 1px solid var(--grid); border-radius: 8px; }
-dl div { padding: 10px 14px; }
-dt, small, footer { color: var(--dim); font-size: 13px; }
-dd { margin: 0; font-size: 24px; font-variant-numeric: tabular-nums; }
-small { display: block; }
-figure { margin: 0 0 16px; padding: 14px 16px; }
-svg { display: block; width: 100%; height: auto; }
-.swatch { display: inline-block; width: 28px; height: 8px; margin-right: 6px; }
-.legend { margin: 6px 0 8px; }
-.legend span { display: inline-flex; align-items: center; margin-right: 18px; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: butt; }
-.line-0 { stroke: var(--c0); } .line-1 { stroke: var(--c1); }
-.line-2 { stroke: var(--c2); } .line-3 { stroke: var(--c3); }
-.grid { stroke: var(--grid); }
-.axis { fill: var(--dim); font-size: 12px; }
-details { overflow-x: auto; }
-summary { cursor: pointer; color: var(--dim); font-size: 13px; }
-table { border-collapse: collapse; margin-top: 8px; font-size: 13px;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: 3px 12px 3px 0; border-bottom: 1px solid var(--grid); text-align: right;
-  white-space: nowrap; font-weight: normal; }
-thead th { color: var(--dim); }
-th:first-child { text-align: left; }
-@media print { details { display: none; } }
-"""

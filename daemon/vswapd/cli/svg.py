@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
 
 __all__ = ["DASHES", "Chart", "Line", "draw", "swatch"]
 
@@ -19,6 +18,7 @@ _WIDTH, _HEIGHT = 880, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 14, 12, 28
 _TICKS = 4
 _TIME_TICKS = 6
+_FAR = 3  # times as long as usual: a worker that is followed by another costs one sample
 DASHES = ("", "7 4", "2 3", "10 3 2 3")
 
 
@@ -35,7 +35,9 @@ class Chart:
     """What is drawn. `times` in seconds since 1970; `shown` makes text of a value.
 
     `base` is of which number's powers the axis has round multiples: 2 for bytes, 10 for others.
-    A `log` axis has powers of 10.
+    A `log` axis has powers of 10. `seconds` is how long each time has been looked at, if that is
+    known: where far more has passed since the time before, lines stop. `marks` are times at which
+    something has happened.
     """
 
     title: str
@@ -44,6 +46,8 @@ class Chart:
     shown: Callable[[float], str]
     base: int = 10
     log: bool = False
+    seconds: Sequence[float] = ()
+    marks: Sequence[float] = ()
 
 
 def draw(chart: Chart) -> str:
@@ -54,6 +58,7 @@ def draw(chart: Chart) -> str:
         f"<title>{escape(chart.title)}</title>",
         *_grid(chart, axis),
         *_time_axis(chart),
+        *_marks(chart),
         *(_path(chart, axis, at, line) for at, line in enumerate(chart.lines)),
         "</svg>",
     ]
@@ -155,15 +160,38 @@ def _time_axis(chart: Chart) -> list[str]:
     ]
 
 
+def _marks(chart: Chart) -> Iterator[str]:
+    for at in chart.marks:
+        if chart.times[0] <= at <= chart.times[-1]:
+            yield f'<path class="mark" d="M{_x(chart, at)} {_TOP}V{_HEIGHT - _BOTTOM}"/>'
+
+
 def _path(chart: Chart, axis: _Axis, at: int, line: Line) -> str:
     """Pieces between which there is no value; a single point is a dot."""
-    pairs = list(zip(chart.times, line.values, strict=True))
-    pieces = []
-    for known, piece in groupby(pairs, key=lambda pair: pair[1] is not None):
-        if known:
-            places = [f"{_x(chart, when)} {_y(axis, value or 0.0)}" for when, value in piece]
-            pieces.append("M" + "L".join(places) + ("h.1" if len(places) == 1 else ""))
+    drawn = []
+    for piece in _pieces(chart, line):
+        places = [f"{_x(chart, when)} {_y(axis, value)}" for when, value in piece]
+        drawn.append("M" + "L".join(places) + ("h.1" if len(places) == 1 else ""))
     return (
-        f'<path class="line line-{at}" d="{"".join(pieces)}"{_dash(at)}>'
+        f'<path class="line line-{at}" d="{"".join(drawn)}"{_dash(at)}>'
         f"<title>{escape(line.name)}</title></path>"
     )
+
+
+def _pieces(chart: Chart, line: Line) -> Iterator[list[tuple[float, float]]]:
+    """Times and values, as long as one follows the other."""
+    piece: list[tuple[float, float]] = []
+    for at, (when, value) in enumerate(zip(chart.times, line.values, strict=True)):
+        if piece and (value is None or _is_gap(chart, at)):
+            yield piece
+            piece = []
+        if value is not None:
+            piece.append((when, value))
+    if piece:
+        yield piece
+
+
+def _is_gap(chart: Chart, at: int) -> bool:
+    """Whether nobody looked for a while: the machine slept, or nothing served."""
+    passed = chart.times[at] - chart.times[at - 1]
+    return bool(chart.seconds) and passed > _FAR * chart.seconds[at]

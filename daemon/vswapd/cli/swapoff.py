@@ -19,7 +19,7 @@ from vswapd.cli.ahead import reading_ahead, worthwhile
 from vswapd.cli.cgroups import groups, tightest
 from vswapd.cli.interrupt import Interrupts, StoppedError
 from vswapd.cli.status import read_stats, serving
-from vswapd.cli.text import human
+from vswapd.figures import human
 from vswapd.mounts import Device
 from vswapd.swapdev import (
     SwapArea,

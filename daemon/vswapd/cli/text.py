@@ -1,10 +1,10 @@
-"""How numbers and tables look to a person."""
+"""How texts and tables look to a person."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["escaped", "human", "table"]
+__all__ = ["escaped", "table"]
 
 
 def escaped(text: str, also: str = "") -> str:
@@ -16,18 +16,6 @@ def escaped(text: str, also: str = "") -> str:
 
 def _escape(char: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in char.encode(errors="surrogateescape"))
-
-
-def human(size: int | None) -> str:
-    """A size in bytes, short: `512`, `4.0K`, `1.5G`, `120M`. `-` for None."""
-    if size is None:
-        return "-"
-    value, unit = float(size), ""
-    for unit in ("", "K", "M", "G", "T"):
-        if value < 1024 or unit == "T":
-            break
-        value /= 1024
-    return f"{value:.1f}{unit}" if unit and value < 10 else f"{value:.0f}{unit}"
 
 
 def table(

@@ -58,8 +58,9 @@ def top(context: click.Context, device: str | None, interval: float, once: bool)
 
     Shown are pages in memory, of one word again and again, and on disk; what the device takes of
     its memory limit; how much is swapped in and out; the median and the 99th percentile of how long
-    requests took since the worker's start; what is cleaned, compressed harder, written to the disk
-    and read from it. With --once, exit code 1 means that a daemon does not answer.
+    requests took in the last interval (of all since the worker's start in the first picture, and
+    with --once); what is cleaned, recompressed, written to the disk and read from it. With --once,
+    exit code 1 means that a daemon does not answer.
     """
     if not _SHORTEST <= interval <= _LONGEST:
         raise UserError(f"--interval is {_SHORTEST:g} to {_LONGEST:g} seconds, not {interval:g}")
@@ -89,7 +90,7 @@ def _print(chosen: Device | None, interval: float) -> int:
     if not look.samples:
         click.echo(look.problem, err=True)
         return 0
-    for line in lines(look, Frame(plain=_is_plain()), _title(interval)):
+    for line in lines(look, Frame(plain=_is_plain(), overall=True), _title(interval)):
         click.echo(line.plain.rstrip())
     return int(any(each.error for each in look.samples))
 
@@ -106,6 +107,7 @@ class _Looking(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.latest = first
+        self.fault: str | None = None
         self._watcher = watcher
         self._interval = interval
         self._tell = tell
@@ -113,14 +115,24 @@ class _Looking(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Until it is told to `end`."""
+        """Until it is told to `end`, or cannot go on: then `fault` says why."""
+        try:
+            self._look_again_and_again()
+        except Exception as error:
+            self.fault = f"{type(error).__name__}: {error}"
+            self._wake()
+
+    def _look_again_and_again(self) -> None:
         began = time.monotonic()
         while not self._ended.wait(max(0.0, began - time.monotonic())):
             began = max(time.monotonic(), began) + self._interval
             self.latest = self._watcher.look()
-            with self._telling:
-                if not self._ended.is_set():
-                    self._tell()
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._telling:
+            if not self._ended.is_set():
+                self._tell()
 
     def end(self) -> None:
         """Tell nothing from now on, and wait for a moment: one look may wait for a daemon."""
@@ -130,16 +142,19 @@ class _Looking(threading.Thread):
 
 
 def _watch(chosen: Device | None, interval: float) -> None:
-    """Until q or a signal. Raises `StoppedError`."""
+    """Until q or a signal. Raises `StoppedError`, and `UserError` if nobody looks any more."""
     from vswapd.cli.screen import ending, screen  # noqa: PLC0415
     from vswapd.cli.topview import Frame, lines  # noqa: PLC0415
     from vswapd.samples import Look, Watcher  # noqa: PLC0415
 
     with screen() as terminal:
         looking = _Looking(Watcher(chosen), Look(problem="looking"), interval, terminal.wake)
-        looking.start()
         try:
-            while True:
+            looking.start()
+        except RuntimeError as error:
+            raise UserError(f"the devices cannot be looked at: {error}") from None
+        try:
+            while looking.fault is None:
                 frame = Frame(*terminal.size, plain=_is_plain())
                 terminal.show(lines(looking.latest, frame, f"{_title(interval)}, q quits"))
                 keys, signals = terminal.wait()
@@ -147,5 +162,6 @@ def _watch(chosen: Device | None, interval: float) -> None:
                     return
                 if ending(signals):
                     raise StoppedError("interrupted")
+            raise UserError(f"the devices cannot be looked at any more: {looking.fault}")
         finally:
             looking.end()

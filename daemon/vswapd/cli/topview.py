@@ -6,46 +6,52 @@ table instead, and of what still does not fit the number is said.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.text import Text
 
 from vswap.geometry import PAGE_SIZE
-from vswapd.cli.text import human, table
-from vswapd.samples import Look, Sample, printable
+from vswapd.cli.text import table
+from vswapd.figures import duration, human, ratio
+from vswapd.said import moment, printable
+from vswapd.samples import Look, Sample
 
 __all__ = ["LEAST_WIDTH", "Frame", "lines"]
 
 LEAST_WIDTH = 60
-_LABEL = 10
+_LABEL = 13
 _NOTE = 26
 _FIGURES = 14  # "  1023M  100 % "
 _HALVES = 2
+_PERCENTS = (50, 99)
 
 
 @dataclass(frozen=True)
 class Frame:
     """What there is room for, in columns and lines (None: as many as it takes).
 
-    `plain` is for terminals that have nothing but ASCII.
+    `plain` is for terminals that have nothing but ASCII. `overall` has percentiles of all requests
+    since the worker's start, not of those since the look before.
     """
 
     width: int = 80
     height: int | None = None
     plain: bool = False
+    overall: bool = False
 
 
 def lines(look: Look, frame: Frame, title: str) -> list[Text]:
     """The whole picture."""
-    frame = Frame(max(frame.width, LEAST_WIDTH), frame.height, frame.plain)
+    frame = replace(frame, width=max(frame.width, LEAST_WIDTH))
     shown = [_sides(frame, Text("vswap top", "bold"), Text(title, "dim"))]
     if look.problem is not None:
         shown += [Text(), Text(look.problem, "yellow")]
     blocks = [line for each in look.samples for line in (Text(), *_block(each, frame))]
     room = None if frame.height is None else frame.height - len(shown)
     if room is not None and len(blocks) > room:
-        blocks = _table(look.samples, room)
+        blocks = _table(look.samples, frame, room)
     shown += blocks
     return [_cut(line, frame) for line in shown[: frame.height]]
 
@@ -79,8 +85,14 @@ def _head(sample: Sample, frame: Frame) -> Text:
     left.append("  " + "  ".join(filter(None, about)))
     right = Text(f"worker {int(sample.number('worker_pid'))}, ", "dim")
     said = "1 restart" if restarts == 1 else f"{restarts} restarts"
-    right.append(said, "yellow" if restarts else "")
+    right.append(said + _last(sample) * bool(restarts), "yellow" if restarts else "")
     return _sides(frame, left, right)
+
+
+def _last(sample: Sample) -> str:
+    """When the worker took over."""
+    began = moment(sample.stats.get("worker_began"))
+    return time.strftime(", last %d %b %H:%M", time.localtime(began)) if began else ""
 
 
 def _bars(sample: Sample, frame: Frame) -> list[Text]:
@@ -94,9 +106,9 @@ def _bars(sample: Sample, frame: Frame) -> list[Text]:
     filled = human(int(same - get("zero_pages") * PAGE_SIZE))
     parts = (
         ("in memory", "green", stored, size, f"in {kept}, ratio {_ratio(sample)}"),
-        ("zero", "blue", same, size, f"{filled} of another word"),
+        ("same pages", "blue", same, size, f"{filled} of them fill pages"),
         ("on disk", "magenta", on_disk, size, backing if get("backing_size") else "no backing"),
-        ("takes", "yellow", get("mem_used_total"), limit or size, _limit(int(limit))),
+        ("total", "yellow", get("mem_used_total"), limit or size, _limit(int(limit))),
     )
     return [_bar(frame, *part) for part in parts]
 
@@ -108,7 +120,8 @@ def _limit(limit: int) -> str:
 def _ratio(sample: Sample) -> str:
     """Of what is in memory and on disk to what that is kept in."""
     kept = sample.number("compr_data_size") + sample.number("backing_data_size")
-    return f"{sample.number('orig_data_size') / kept:.2f}" if kept else "-"
+    found = ratio(sample.number("orig_data_size"), kept)
+    return "-" if found is None else f"{found:.2f}"
 
 
 def _bar(frame: Frame, label: str, style: str, part: float, whole: float, note: str) -> Text:
@@ -134,14 +147,14 @@ def _activity(sample: Sample, frame: Frame) -> list[Text]:
         volume = "" if rate is None else f"{human(int(rate * PAGE_SIZE))}/s"
         return f"{pages(name):>15}{volume:>9}"
 
+    column = (frame.width - 1) // _HALVES
     halves = (
         (("swap-in", flow("pages_read")), ("swap-out", flow("pages_written"))),
-        (("reads", _percentiles(sample, "read")), ("writes", _percentiles(sample, "write"))),
+        (_latency(sample, "read", frame, column), _latency(sample, "write", frame, column)),
         (("cleaner", f"{pages('pages_compacted'):>15} moved"), ("to disk", flow("bd_writes"))),
-        (("harder", f"{pages('pages_recompressed'):>15}"), ("from disk", flow("bd_reads"))),
+        (("recompressed", f"{pages('pages_recompressed'):>15}"), ("from disk", flow("bd_reads"))),
         (("freed", f"{pages('notify_free'):>15}"), ("failed", _failures(sample))),
     )
-    column = (frame.width - 1) // _HALVES
     return [_half(*left, column).append(_half(*right, column)) for left, right in halves]
 
 
@@ -153,12 +166,26 @@ def _half(label: str, text: str, width: int) -> Text:
     )
 
 
-def _percentiles(sample: Sample, kind: str) -> str:
-    """Of all requests since the worker's start."""
-    if not sample.number(f"{kind}_count"):
-        return "-".rjust(15)
-    shown = (f"p{each} {_duration(sample.number(f'{kind}_p{each}_us'))}" for each in (50, 99))
-    return " ".join(f"{each:>10}" for each in shown)
+def _latency(sample: Sample, kind: str, frame: Frame, column: int) -> tuple[str, str]:
+    """What the half line is called, and the percentiles, short where there is little room."""
+    found, is_overall = _percentiles(sample, kind, frame)
+    times = [duration(each) for each in found]
+    named = " ".join(f"{f'p{p} {each}':>10}" for p, each in zip(_PERCENTS, times, strict=False))
+    text = named if len(named) < column - _LABEL else " ".join(times)
+    return f"{kind}s, all" if is_overall else f"{kind}s", text or "-".rjust(15)
+
+
+def _percentiles(sample: Sample, kind: str, frame: Frame) -> tuple[Sequence[float], bool]:
+    """In microseconds, none without requests; and whether they are of all since the worker's start.
+
+    That is where it is asked for, or nothing is known that they could be compared with.
+    """
+    between = None if frame.overall else sample.latency(kind)
+    if between is not None:
+        return [between.quantile_us(p / 100) for p in _PERCENTS if between.count], False
+    return [
+        sample.number(f"{kind}_p{p}_us") for p in _PERCENTS if sample.number(f"{kind}_count")
+    ], True
 
 
 def _failures(sample: Sample) -> str:
@@ -168,11 +195,11 @@ def _failures(sample: Sample) -> str:
 
 # --- Many devices as a table ------------------------------------------------------------
 
-_NUMBERS = ("DATA", "TAKES", "RATIO", "IN/S", "OUT/S", "RD P99", "WR P99", "DISK", "RST")
+_NUMBERS = ("DATA", "TOTAL", "RATIO", "IN/S", "OUT/S", "RD P99", "WR P99", "DISK", "RST")
 
 
-def _table(samples: Sequence[Sample], room: int) -> list[Text]:
-    rows = [_row(each) for each in samples]
+def _table(samples: Sequence[Sample], frame: Frame, room: int) -> list[Text]:
+    rows = [_row(each, frame) for each in samples]
     text = list(table(("NAME", *_NUMBERS), rows, right=_NUMBERS))
     shown = [Text(), Text(text[0], "bold"), *map(_colored, text[1:], samples)]
     if len(shown) > room:
@@ -181,7 +208,7 @@ def _table(samples: Sequence[Sample], room: int) -> list[Text]:
     return shown
 
 
-def _row(sample: Sample) -> list[str]:
+def _row(sample: Sample, frame: Frame) -> list[str]:
     name = sample.label if len(sample.label) <= 14 else sample.label[:13] + "~"
     if sample.error is not None:
         return [name, "does", "not", "answer", *[""] * (len(_NUMBERS) - 3)]
@@ -192,10 +219,15 @@ def _row(sample: Sample) -> list[str]:
         human(int(get("mem_used_total"))),
         _ratio(sample),
         *(_per_second(sample.rate(each), _count) for each in ("pages_read", "pages_written")),
-        *(_duration(get(f"{kind}_p99_us")) for kind in ("read", "write")),
+        *(_highest(sample, kind, frame) for kind in ("read", "write")),
         human(int(get("backing_data_size"))),
         _count(get("worker_restarts")),
     ]
+
+
+def _highest(sample: Sample, kind: str, frame: Frame) -> str:
+    found, _ = _percentiles(sample, kind, frame)
+    return duration(found[-1]) if found else "-"
 
 
 def _colored(text: str, sample: Sample) -> Text:
@@ -224,12 +256,3 @@ def _count(value: float) -> str:
             return f"{value:,.0f}{unit}"
         value /= 1000
     return f"{value:,.0f}T"
-
-
-def _duration(us: float) -> str:
-    """Up to six characters, of microseconds."""
-    for unit in ("us", "ms"):
-        if us < 999.5:
-            return f"{us:.3g}{unit}" if us < 99.5 else f"{us:.0f}{unit}"
-        us /= 1000
-    return f"{us:.3g}s"

@@ -8,5 +8,15 @@ from vswapd.control.ctl import Control
 from vswapd.control.history import History
 from vswapd.control.namespace import Namespace
 from vswapd.control.report import DeviceInfo, Report
+from vswapd.control.rings import Rings
 
-__all__ = ["Bridge", "Control", "DeviceInfo", "History", "Namespace", "Report", "commands_of"]
+__all__ = [
+    "Bridge",
+    "Control",
+    "DeviceInfo",
+    "History",
+    "Namespace",
+    "Report",
+    "Rings",
+    "commands_of",
+]

@@ -1,145 +1,117 @@
 """What the device was like: a sample every ten seconds for an hour, every five minutes for a week.
 
-Each of the two is a ring of its own, and has all of its memory from the start: the worker's memory
-is locked, and it must not want more of it when there is none. A sample says what there is then,
-and what has happened since the sample before; so counters need four bytes, and how fast requests
-were is known of each piece of time by itself. The history begins anew with each worker.
+A sample says what there is then, and what has happened since the sample before; so counters need
+four bytes, and how fast requests were is known of each piece of time by itself. Samples outlive the
+worker (`vswapd.control.rings`). What one compares with does not: of the seconds between the last
+sample of a worker and the first look of the next one nothing is known, and a takeover is noted.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import trio
 
 from vswapd.background import in_background
-from vswapd.channel import Histogram
 from vswapd.control.report import Report
+from vswapd.control.rings import COUNTS, HAPPENED, LATENCIES, SAMPLE, SIZES, Ring, Rings, Rows, Span
 
-__all__ = ["COLUMNS", "SPANS", "History", "Span"]
+__all__ = ["COLUMNS", "History"]
 
-
-@dataclass(frozen=True)
-class Span:
-    """So many samples, so many seconds apart."""
-
-    interval: int
-    samples: int
-
-
-SPANS = (Span(10, 360), Span(300, 2016))
-
-_SIZES = ("orig_data_size", "compr_data_size", "mem_used_total", "backing_data_size")
-_COUNTS = ("zero_pages", "same_pages")
-_HAPPENED = (
-    "reads",
-    "writes",
-    "pages_read",
-    "pages_written",
-    "notify_free",
-    "bd_reads",
-    "bd_writes",
-    "pages_compacted",
-    "pages_recompressed",
-    "failed_reads",
-    "failed_writes",
-)
-_LATENCIES = {
-    f"{kind}_p{percent}_us": (kind, percent / 100)
-    for kind in ("read", "write")
-    for percent in (50, 99)
-}
-
-_SAMPLE = np.dtype(
-    [("time", "u4"), ("seconds", "f4")]
-    + [(name, "u8") for name in _SIZES]
-    + [(name, "u4") for name in (*_COUNTS, *_HAPPENED)]
-    + [(name, "f4") for name in _LATENCIES]
-)
-COLUMNS = _SAMPLE.names or ()
+COLUMNS = SAMPLE.names or ()
 """`time` is in seconds since 1970; `seconds` have passed since the sample before. The rest is named
 as in `stats.json`, but what is counted, and the percentiles, are of these seconds alone."""
 
 _MOST = (1 << 32) - 1
 
-_Rows = npt.NDArray[Any]
 
+class _Series:
+    """The samples of one span, and what the next one is compared with."""
 
-class _Ring:
-    """The newest samples of one span."""
-
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self._rows: _Rows = np.empty(span.samples, _SAMPLE)
-        self._rows.view(np.uint8).fill(0)  # each of its pages is there now
-        self._count = 0
+    def __init__(self, span: Span, ring: Ring, tolerance: float) -> None:
+        """A sample may be taken by so many seconds too early: half the time between two looks."""
+        self._span = span
+        self._ring = ring
+        self._tolerance = tolerance
+        self._due = 0.0
         self._before: tuple[Report, float] | None = None
 
-    def note(self, report: Report, now: float, clock: float) -> None:
-        """Take a sample if it is time; the first is only what the next one is compared with."""
+    def note(self, report: Report, now: float, clock: float, began: int) -> None:
+        """Take a sample if it is time; the first is only what the next one is compared with.
+
+        `began` is when the history did, 0 if that is not known.
+        """
         if self._before is None:
+            self._due = clock + self._span.interval - self._late(now, began)
             self._before = report, clock
             return
         before, then = self._before
-        if clock - then < self.span.interval - SPANS[0].interval / 2:
+        if clock < self._due - self._tolerance:
             return
-        self._rows[self._count % len(self._rows)] = _sample(before, report, now, clock - then)
-        self._count += 1
+        self._ring.append(_sample(before, report, now, clock - then))
+        self._due = clock + self._span.interval
         self._before = report, clock
 
-    def copy(self) -> _Rows:
-        """The samples, the oldest first."""
-        at = self._count % len(self._rows)
-        if self._count <= len(self._rows):
-            return self._rows[: self._count].copy()
-        return np.concatenate((self._rows[at:], self._rows[:at]))
+    def _late(self, now: float, began: int) -> float:
+        """How much of the interval had passed before this worker.
+
+        Of workers that do not live as long as the interval there would never be a sample.
+        """
+        latest = self._ring.latest or began or now
+        return min(max(0.0, now - latest), self._span.interval)
 
 
 def _sample(before: Report, now: Report, at: float, seconds: float) -> tuple[float, ...]:
-    """What `_SAMPLE` says."""
+    """What `SAMPLE` says."""
     was, store = before.store, now.store
-    happened = (getattr(store, name) - getattr(was, name) for name in _HAPPENED)
+    counts = [getattr(store, name) for name in COUNTS]
+    counts += [getattr(store, name) - getattr(was, name) for name in HAPPENED]
     between = {
-        kind: _difference(getattr(before.latency, kind), getattr(now.latency, kind))
+        kind: getattr(now.latency, kind).since(getattr(before.latency, kind))
         for kind in ("read", "write")
     }
     return (
         int(at),
         seconds,
-        *(getattr(store, name) for name in (*_SIZES, *_COUNTS)),
-        *(min(max(0, count), _MOST) for count in happened),
-        *(between[kind].quantile_us(share) for kind, share in _LATENCIES.values()),
+        *(getattr(store, name) for name in SIZES),
+        *(min(max(0, count), _MOST) for count in counts),
+        *(between[kind].quantile_us(share) for kind, share in LATENCIES.values()),
     )
 
 
-def _difference(before: Histogram, now: Histogram) -> Histogram:
-    """The requests of `now` that `before` does not have yet."""
-    counts = zip(now.counts, before.counts, strict=True)
-    return Histogram(tuple(new - old for new, old in counts), now.total_ns - before.total_ns)
-
-
 class History:
-    """Both spans of one worker's device."""
+    """Takes samples, and says what they are."""
 
-    def __init__(self, report: Callable[[], Report]) -> None:
-        """`report` takes a snapshot."""
+    def __init__(self, report: Callable[[], Report], rings: Rings) -> None:
+        """`report` takes a snapshot. Goes on with what is in the rings."""
         self._report = report
-        self._rings = [_Ring(span) for span in SPANS]
-        self._began = int(time.time())
+        self._rings = rings
+        self._interval = rings.spans[0].interval
+        self._series = [
+            _Series(span, ring, self._interval / 2)
+            for span, ring in zip(rings.spans, rings.samples, strict=True)
+        ]
+        self._looks = 0
         self._rendering = trio.Lock()  # one at a time: it takes memory
+        self._rendered: bytes | None = None
+
+    def begin(self, now: float) -> None:
+        """A worker begins, at `now`, in seconds since 1970: if it has a predecessor, note that."""
+        device = self._report().device
+        if not self._rings.began:
+            self._rings.began = int(now)
+        if device.worker_restarts:
+            version = device.version.encode(errors="replace")
+            self._rings.takeovers.append((int(now), min(device.worker_restarts, _MOST), version))
 
     async def keep(self) -> None:
         """Take samples, for ever."""
         while True:
             self.note(time.time(), time.monotonic())
-            await trio.sleep(SPANS[0].interval)
+            await trio.sleep(self._interval)
 
     def note(self, now: float, clock: float) -> None:
         """Take a sample; `now` in seconds since 1970, `clock` by one that is never set.
@@ -147,41 +119,61 @@ class History:
         Takes no memory but for the report itself.
         """
         report = self._report()
-        for ring in self._rings:
-            ring.note(report, now, clock)
+        self._looks += 1
+        self._rendered = None
+        for series in self._series:
+            series.note(report, now, clock, self._rings.began)
 
     async def render(self) -> bytes:
         """The content of `history.json`: see `_lines`. Raises what `report` does.
 
         In the background, where data threads are let in between any two lines: a full history
-        has a third of a megabyte.
+        has a third of a megabyte. Who asks before the next sample is given the same object.
         """
         async with self._rendering:
-            report = self._report()
-            series = [(ring.span, ring.copy()) for ring in self._rings]
-            return await in_background(partial(_text, report, self._began, series))
+            if self._rendered is not None:
+                return self._rendered
+            looks, report = self._looks, self._report()
+            series = [
+                (span.interval, ring.copy())
+                for span, ring in zip(self._rings.spans, self._rings.samples, strict=True)
+            ]
+            head = _head(report, self._rings.began, self._rings.takeovers.copy())
+            text = await in_background(partial(_text, head, series))
+            if looks == self._looks:
+                self._rendered = text
+            return text
 
 
-def _text(report: Report, began: int, series: list[tuple[Span, _Rows]]) -> bytes:
-    return "".join(_lines(report, began, series)).encode()
-
-
-def _lines(report: Report, began: int, series: list[tuple[Span, _Rows]]) -> Iterator[str]:
-    """An object: what the device is, `columns`, and in `series` for each `interval` its `rows`."""
+def _head(report: Report, began: int, takeovers: Rows) -> dict[str, object]:
+    """What the device is, when the history began, and which workers have taken over since."""
     store, device = report.store, report.device
-    head = {
+    return {
         "name": device.name,
         "version": device.version,
         "began": began,
+        "worker_began": device.worker_began,
         "worker_restarts": device.worker_restarts,
+        "takeovers": [
+            {"time": at, "worker_restarts": restarts, "version": version.decode(errors="replace")}
+            for at, restarts, version in takeovers.tolist()
+        ],
         "size": store.size,
         "mem_limit": store.mem_limit,
         "backing_size": store.backing_size,
         "columns": COLUMNS,
     }
+
+
+def _text(head: dict[str, object], series: Sequence[tuple[int, Rows]]) -> bytes:
+    return "".join(_lines(head, series)).encode()
+
+
+def _lines(head: dict[str, object], series: Sequence[tuple[int, Rows]]) -> Iterator[str]:
+    """An object: `head`, and in `series` for each `interval` its `rows`, as `columns` says."""
     yield json.dumps(head)[:-1] + ',\n"series": ['
-    for at, (span, rows) in enumerate(series):
-        yield f'{"," if at else ""}\n{{"interval": {span.interval}, "rows": ['
+    for at, (interval, rows) in enumerate(series):
+        yield f'{"," if at else ""}\n{{"interval": {interval}, "rows": ['
         for number, row in enumerate(rows):
             yield f"{',' if number else ''}\n{json.dumps([_short(value) for value in row.item()])}"
         yield "]}"

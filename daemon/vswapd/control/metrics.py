@@ -21,8 +21,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
-from vswapd.channel import Histogram, bound_ns
 from vswapd.control.report import Report, flatten
+from vswapd.histogram import Histogram, bound_ns
 
 __all__ = ["render"]
 
@@ -51,6 +51,7 @@ _GAUGES = {
     "backing_pages": ("backing_pages", "Pages kept on the backing"),
     "backing_data_size": ("backing_data_bytes", "Pages on the backing, as they are kept"),
     "backing_dead_bytes": ("backing_dead_bytes", "Room on the backing that dead pages take"),
+    "worker_began": ("worker_start_time_seconds", "When the worker began, in seconds since 1970"),
     "writeback_limit_enable": ("writeback_limit_enabled", "Whether the writeback limit counts"),
 }
 _UNIT_GAUGES = {

@@ -94,16 +94,16 @@ class Namespace(pyfuse3.Operations):
         size: int,
         report: Callable[[], Report],
         control: Control,
+        history: History,
         generation: int = 0,
-        history: History | None = None,
     ) -> None:
         """`size` is the device's, in bytes; `report` takes a snapshot.
 
-        `generation` counts the workers before this one. Without a `history` there is an empty one.
+        `generation` counts the workers before this one.
         """
         super().__init__()
         self._report = report
-        self._history = history or History(report)
+        self._history = history
         self._control = control
         self._names = _nodes(size)
         self._by_inode = {node.inode: (name, node) for name, node in self._names.items()}
@@ -203,13 +203,19 @@ class Namespace(pyfuse3.Operations):
         name = self._by_inode[inode][0].decode()
         with _faults_are_eio(name):
             content = await self._content(name)
+        self._check_room(content)  # others may have been let in meanwhile
         handle = self._new_handle(inode, len(content))
         self._open[handle] = _Open(content)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(handle), direct_io=True)
 
-    def _check_room(self) -> None:
-        kept = sum(len(file.content) for file in self._open.values())
-        if len(self._open) >= _MAX_OPEN or kept >= _MAX_KEPT:
+    def _check_room(self, more: bytes = b"") -> None:
+        """Raise EMFILE if one open file more, with this content, is too much.
+
+        What several of them have in common is there once.
+        """
+        contents = [more, *(file.content for file in self._open.values())]
+        kept = {id(each): len(each) for each in contents}
+        if len(self._open) >= _MAX_OPEN or sum(kept.values()) > _MAX_KEPT:
             raise FUSEError(errno.EMFILE)
 
     def _new_handle(self, inode: InodeT, size: int) -> int:
@@ -261,9 +267,13 @@ class Namespace(pyfuse3.Operations):
             return _Open(b"")
         if offset:
             raise FUSEError(errno.ESTALE)
+        self._check_room()
         name = self._by_inode[InodeT(handle.inode)][0].decode()
         with _faults_are_eio(name):
-            self._open[fh] = _Open(await self._content(name))
+            content = await self._content(name)
+        if fh not in self._open:  # else another who reads it was quicker
+            self._check_room(content)
+            self._open[fh] = _Open(content)
         return self._open[fh]
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:

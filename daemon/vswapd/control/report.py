@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from vswap.store import StoreStatistics
-from vswapd.channel import ChannelStatistics, Histogram, Latencies
+from vswapd.channel import ChannelStatistics, Latencies
+from vswapd.histogram import Histogram
 from vswapd.memory import Preparation
 
 __all__ = ["DeviceInfo", "Report", "Value", "flatten"]
@@ -27,6 +28,8 @@ class DeviceInfo:
     spin_us: int
     supervisor_pid: int
     worker_pid: int
+    worker_began: int
+    """In seconds since 1970."""
     worker_restarts: int
     data_threads: str
     """The kernel's thread numbers, separated by commas."""
@@ -63,10 +66,12 @@ def _figures(kind: str, histogram: Histogram) -> dict[str, Value]:
     """Of a kind of request since the worker's start: how many have been answered, and how fast.
 
     `read_p99_us` is how many microseconds 99 % of the reads took at most, as exactly as buckets
-    that double tell; all of them took less than `read_max_us`.
+    that double tell; all of them took less than `read_max_us`. `read_buckets` are the counts, for
+    who wants to know of the time between two looks (`vswapd.histogram`).
     """
     figures: dict[str, Value] = {f"{kind}_count": histogram.count}
     for percent in _PERCENTS:
         figures[f"{kind}_p{percent}_us"] = round(histogram.quantile_us(percent / 100), 1)
     figures[f"{kind}_max_us"] = round(histogram.max_us, 1)
+    figures[f"{kind}_buckets"] = ",".join(map(str, histogram.used))
     return figures

@@ -13,12 +13,13 @@ import pytest
 
 from vswap.geometry import PAGE_SIZE
 from vswap.store import Parked
-from vswapd.channel import Histogram, Latencies, bound_ns, latency, receive_buffer
+from vswapd.channel import Latencies, latency, receive_buffer
 from vswapd.channel.done import Done
 from vswapd.channel.fetchers import Fetchers
-from vswapd.channel.latency import BUCKETS, Latency, sum_of
+from vswapd.channel.latency import Latency
 from vswapd.channel.outstanding import Outstanding
 from vswapd.channel.router import Router
+from vswapd.histogram import BUCKETS, Histogram, bound_ns, sum_of
 
 if TYPE_CHECKING:
     from daemon.channel.conftest import Backed, Kernel

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from vswap.store import StoreStatistics
-from vswapd.channel import ChannelStatistics, Histogram, Latencies
-from vswapd.channel.latency import BUCKETS
-from vswapd.control import DeviceInfo, Report
+from vswapd.channel import ChannelStatistics, Latencies
+from vswapd.control import DeviceInfo, Report, Rings
+from vswapd.histogram import BUCKETS, Histogram
 from vswapd.memory import Preparation
 
 _T = TypeVar("_T")
@@ -42,3 +42,11 @@ def report() -> Report:
         _filled(ChannelStatistics, numbers),
         Latencies(*(_histogram(number) for number in itertools.islice(numbers, 3))),
     )
+
+
+@pytest.fixture
+def rings() -> Iterator[Rings]:
+    """Memory for a history, and nothing in it."""
+    made = Rings.create()
+    yield made
+    made.close()

@@ -24,7 +24,7 @@ from vswap.proto import decode, negotiate
 from vswap.proto.abi import InitFlag
 from vswap.proto.requests import Init
 from vswapd.channel import Handshake
-from vswapd.control import Bridge, Control, Namespace, Report
+from vswapd.control import Bridge, Control, History, Namespace, Report, Rings
 
 SECONDS = 10
 SIZE = 64 << 20
@@ -308,6 +308,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 
 def with_pyfuse3(bridged: Bridged, report: Report, act: Callable[[Ask], Awaitable[None]]) -> None:
     """Run `act` with pyfuse3 and the namespace behind the bridge, as the worker has them."""
+    rings = Rings.create()
 
     async def ask(raw: bytes) -> bytes:
         assert bridged.bridge.forward(memoryview(raw))
@@ -316,7 +317,8 @@ def with_pyfuse3(bridged: Bridged, report: Report, act: Callable[[Ask], Awaitabl
 
     async def serve() -> None:
         bridged.bridge.offer(agreed())
-        bridged.bridge.start(Namespace(SIZE, lambda: report, Control({})))
+        history = History(lambda: report, rings)
+        bridged.bridge.start(Namespace(SIZE, lambda: report, Control({}), history))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pyfuse3.main)
             await bridged.bridge.greet()
@@ -325,6 +327,7 @@ def with_pyfuse3(bridged: Bridged, report: Report, act: Callable[[Ask], Awaitabl
             nursery.cancel_scope.cancel()
 
     run(serve)
+    rings.close()
 
 
 def body(reply: bytes) -> bytes:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from vswapd.channel import Histogram
-from vswapd.control import History, Report
-from vswapd.control import history as module
-from vswapd.control.history import COLUMNS, SPANS
+from vswapd.control import History, Report, Rings
+from vswapd.control.history import COLUMNS
+from vswapd.control.rings import HAPPENED, SPANS
+from vswapd.histogram import Histogram
 
 START = 1_800_000_000
-KIBIBYTES = 256
+KIBIBYTES = 260
 LARGE = 12_345_678
 
 
@@ -68,16 +70,16 @@ def rows(history: History, series: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_first_look_is_only_compared_with(device: Device) -> None:
-    history = History(device)
+def test_the_first_look_is_only_compared_with(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
     history.note(START, 0.0)
     assert rows(history) == []
     history.note(START + 10, 10.0)
     assert [(row["time"], row["seconds"]) for row in rows(history)] == [(START + 10, 10.0)]
 
 
-def test_sizes_are_as_they_are_then(device: Device) -> None:
-    history = History(device)
+def test_sizes_are_as_they_are_then(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
     history.note(START, 0.0)
     device.set(orig_data_size=1 << 45, zero_pages=77)
     history.note(START + 10, 10.0)
@@ -85,9 +87,9 @@ def test_sizes_are_as_they_are_then(device: Device) -> None:
     assert (row["orig_data_size"], row["zero_pages"]) == (1 << 45, 77)
 
 
-def test_counts_are_of_the_time_between(device: Device) -> None:
+def test_counts_are_of_the_time_between(device: Device, rings: Rings) -> None:
     """However long the worker has counted, and in each series of its own time."""
-    history = History(device)
+    history = History(device, rings)
     device.set(reads=1 << 60)
     pass_time(history, 0)
     for tick in range(1, 31):
@@ -97,8 +99,8 @@ def test_counts_are_of_the_time_between(device: Device) -> None:
     assert [row["reads"] for row in rows(history, 1)] == [210]
 
 
-def test_percentiles_are_of_the_time_between(device: Device) -> None:
-    history = History(device)
+def test_percentiles_are_of_the_time_between(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
     device.answer_reads(30, 1000)
     history.note(START, 0.0)
     device.answer_reads(2, 100)
@@ -109,40 +111,48 @@ def test_percentiles_are_of_the_time_between(device: Device) -> None:
     assert (none["read_p50_us"], none["read_p99_us"]) == (0.0, 0.0)
 
 
-def test_a_count_that_does_not_fit_is_the_most(device: Device) -> None:
-    history = History(device)
+def test_a_count_that_does_not_fit_is_the_most(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
     history.note(START, 0.0)
     device.set(pages_read=1 << 40)
     history.note(START + 10, 10.0)
     assert rows(history)[0]["pages_read"] == (1 << 32) - 1
 
 
-def test_a_ring_keeps_the_newest_in_order(device: Device) -> None:
-    history = History(device)
+def test_nor_does_one_of_what_there_is(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
+    history.note(START, 0.0)
+    device.set(zero_pages=1 << 33)
+    history.note(START + 10, 10.0)
+    assert rows(history)[0]["zero_pages"] == (1 << 32) - 1
+
+
+def test_a_ring_keeps_the_newest_in_order(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
     pass_time(history, 4000)
     times = [row["time"] - START for row in rows(history)]
     assert times == list(range(410, 4010, 10))
     assert [row["time"] - START for row in rows(history, 1)] == list(range(300, 4200, 300))[:13]
 
 
-def test_a_sample_that_came_late_says_so(device: Device) -> None:
-    history = History(device)
+def test_a_sample_that_came_late_says_so(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
     for clock in (0.0, 10.4, 312.0):
         history.note(START + clock, clock)
     assert [row["seconds"] for row in rows(history)] == [10.4, 301.6]
     assert [row["seconds"] for row in rows(history, 1)] == [312.0]
 
 
-def test_the_clock_may_be_set_meanwhile(device: Device) -> None:
-    history = History(device)
+def test_the_clock_may_be_set_meanwhile(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
     history.note(START, 0.0)
     history.note(START - 5000, 10.0)
     [row] = rows(history)
     assert (row["time"], row["seconds"]) == (START - 5000, 10.0)
 
 
-def test_it_says_what_it_is_of(device: Device) -> None:
-    found = content(History(device))
+def test_it_says_what_it_is_of(device: Device, rings: Rings) -> None:
+    found = content(History(device, rings))
     assert found["name"] == "swap0"
     assert found["worker_restarts"] == device.report.device.worker_restarts
     assert found["size"] == device.report.store.size
@@ -150,13 +160,13 @@ def test_it_says_what_it_is_of(device: Device) -> None:
     assert [one["interval"] for one in found["series"]] == [10, 300]
 
 
-def test_its_memory_is_bounded_and_all_there_from_the_start(device: Device) -> None:
+def test_its_memory_is_bounded_and_all_there_from_the_start(device: Device, rings: Rings) -> None:
+    region = rings._region
+    assert region.allocated() == region.size < KIBIBYTES << 10
     tracemalloc.start()
     try:
-        before, _ = tracemalloc.get_traced_memory()
-        history = History(device)
+        history = History(device, rings)
         made, _ = tracemalloc.get_traced_memory()
-        assert made - before < KIBIBYTES << 10
         tracemalloc.reset_peak()
         pass_time(history, 5000)
         later, peak = tracemalloc.get_traced_memory()
@@ -166,9 +176,9 @@ def test_its_memory_is_bounded_and_all_there_from_the_start(device: Device) -> N
     assert peak - made < 32 << 10
 
 
-def test_a_full_one_is_less_than_half_a_mebibyte(device: Device) -> None:
-    history = History(device)
-    many = dict.fromkeys(module._HAPPENED, 0)
+def test_a_full_one_is_less_than_half_a_mebibyte(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
+    many = dict.fromkeys(HAPPENED, 0)
     for tick in range(SPANS[1].samples * 30 + 1):
         if tick % 30 == 0:
             many = {name: count + LARGE for name, count in many.items()}
@@ -179,12 +189,70 @@ def test_a_full_one_is_less_than_half_a_mebibyte(device: Device) -> None:
     assert len(found) < 512 << 10
 
 
+# --- From one worker to the next -----------------------------------------------------------
+
+
+def succeed(device: Device, rings: Rings, now: float) -> History:
+    """The history of the next worker, which counts from 0 on."""
+    before = device.report.device
+    began = replace(before, worker_restarts=before.worker_restarts + 1, version="0.8")
+    device.report = replace(device.report, device=began)
+    device.set(reads=0)
+    history = History(device, Rings.of(os.dup(rings.fd)))
+    history.begin(now)
+    return history
+
+
+def test_the_next_worker_goes_on(device: Device, rings: Rings) -> None:
+    history = History(device, rings)
+    history.begin(START - 7)
+    pass_time(history, 30)
+    later = succeed(device, rings, START + 35)
+    device.set(reads=0)
+    later.note(START + 35, 1000.0)
+    device.set(reads=8)
+    later.note(START + 45, 1010.0)
+    found = rows(later)
+    assert [row["time"] - START for row in found] == [10, 20, 30, 45]
+    assert (found[-1]["seconds"], found[-1]["reads"]) == (10.0, 8)
+    assert content(later)["began"] == START - 7
+
+
+def test_takeovers_are_noted_with_their_time(device: Device, rings: Rings) -> None:
+    first = replace(device.report.device, worker_restarts=0)
+    device.report = replace(device.report, device=first)
+    history = History(device, rings)
+    history.begin(START)
+    assert content(history)["takeovers"] == []
+    for number in range(70):
+        history = succeed(device, rings, START + 5 + number)
+    found = content(history)["takeovers"]
+    assert len(found) == 64
+    assert found[0] == {"time": START + 11, "worker_restarts": 7, "version": "0.8"}
+    assert found[-1] == {"time": START + 74, "worker_restarts": 70, "version": "0.8"}
+
+
+def test_workers_that_live_shorter_than_a_span_leave_samples_of_it_too(
+    device: Device, rings: Rings
+) -> None:
+    """Each of them for 200 s, with samples of 300 s."""
+    for number in range(9):
+        history = succeed(device, rings, START + 200 * number)
+        for clock in range(0, 200, 10):
+            history.note(START + 200 * number + clock, float(clock))
+    found = rows(history, 1)
+    gaps = [row["time"] - before["time"] for before, row in pairwise(found)]
+    assert len(found) >= 4, gaps
+    assert set(gaps) <= {300, 310}
+    assert all(row["seconds"] < 200 for row in found)
+
+
 def test_samples_are_taken_every_ten_seconds(
-    device: Device, autojump_clock: trio.testing.MockClock
+    device: Device, autojump_clock: trio.testing.MockClock, rings: Rings
 ) -> None:
     async def for_a_minute() -> None:
         with trio.move_on_after(59):
-            await History(device).keep()
+            await History(device, rings).keep()
 
     trio.run(for_a_minute, clock=autojump_clock)
     assert device.asked == 6

@@ -6,8 +6,9 @@ from prometheus_support import asked_for, exposed
 
 from vswapd.control import Report
 from vswapd.control.files import RENDERERS
-from vswapd.exposition import Answer, merged
+from vswapd.exposition import merged
 from vswapd.mounts import Device
+from vswapd.scraper import Answer
 
 
 def test_what_is_asked_for_is_there(report: Report) -> None:

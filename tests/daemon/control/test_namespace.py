@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,7 @@ import trio
 from pyfuse3 import FileHandleT, FlagT, FUSEError, InodeT, RequestContext
 
 from vswap.errors import UserError
-from vswapd.control import Control, Namespace, Report
+from vswapd.control import Control, History, Namespace, Report, Rings
 from vswapd.control import namespace as module
 from vswapd.control.ctl import Action, FoundError
 from vswapd.control.files import RENDERERS
@@ -78,9 +78,9 @@ def device(report: Report) -> Changing:
 
 
 @pytest.fixture
-def namespace(device: Changing) -> Namespace:
+def namespace(device: Changing, rings: Rings) -> Namespace:
     control = Control({"echo": echo, "refuse": refuse, "find": find, "fail": fail})
-    return Namespace(SIZE, device, control)
+    return Namespace(SIZE, device, control, History(device, rings))
 
 
 def inode(namespace: Namespace, name: str) -> InodeT:
@@ -319,15 +319,23 @@ def test_a_result_may_hold_anything(namespace: Namespace) -> None:
 # --- Files that were opened at an earlier worker -----------------------------------------
 
 
-def successor(device: Changing, generation: int = 1) -> Namespace:
-    """The namespace of the next worker."""
-    control = Control({"echo": echo, "refuse": refuse, "find": find, "fail": fail})
-    return Namespace(SIZE, device, control, generation)
+Succeed = Callable[..., Namespace]
+
+
+@pytest.fixture
+def successor(rings: Rings) -> Succeed:
+    """Makes the namespace of the next worker."""
+
+    def make(device: Changing, generation: int = 1) -> Namespace:
+        control = Control({"echo": echo, "refuse": refuse, "find": find, "fail": fail})
+        return Namespace(SIZE, device, control, History(device, rings), generation)
+
+    return make
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_who_begins_to_read_reads_what_is_so_now(
-    name: str, namespace: Namespace, device: Changing
+    name: str, namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     handle = open_(namespace, name)
     twin = replace(device)
@@ -336,7 +344,7 @@ def test_who_begins_to_read_reads_what_is_so_now(
 
 
 def test_what_is_read_from_ctl_is_the_new_worker_s_last_result(
-    namespace: Namespace, device: Changing
+    namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     write(namespace, b"echo a result that went with the worker")
     handle = open_(namespace, "ctl")
@@ -346,7 +354,7 @@ def test_what_is_read_from_ctl_is_the_new_worker_s_last_result(
 
 
 def test_it_is_rendered_once_and_then_read_in_pieces(
-    namespace: Namespace, device: Changing
+    namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     handle = open_(namespace, "stats.json")
     later = successor(device)
@@ -357,7 +365,7 @@ def test_it_is_rendered_once_and_then_read_in_pieces(
 
 
 def test_who_has_read_all_finds_the_end_where_it_was(
-    namespace: Namespace, device: Changing
+    namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     handle = open_(namespace, "stats")
     end = len(read(namespace, handle))
@@ -369,7 +377,9 @@ def test_who_has_read_all_finds_the_end_where_it_was(
 
 
 @pytest.mark.parametrize("at", [1, 7])
-def test_who_stopped_half_way_cannot_go_on(at: int, namespace: Namespace, device: Changing) -> None:
+def test_who_stopped_half_way_cannot_go_on(
+    at: int, namespace: Namespace, device: Changing, successor: Succeed
+) -> None:
     """It would get the beginning of one report and the end of another."""
     handle = open_(namespace, "stats")
     end = len(read(namespace, handle))
@@ -380,7 +390,7 @@ def test_who_stopped_half_way_cannot_go_on(at: int, namespace: Namespace, device
 
 
 def test_a_command_can_be_written_to_a_file_that_was_opened_earlier(
-    namespace: Namespace, device: Changing
+    namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     handle = open_(namespace, "ctl", os.O_RDWR)
     later = successor(device)
@@ -390,7 +400,7 @@ def test_a_command_can_be_written_to_a_file_that_was_opened_earlier(
 
 
 def test_what_was_opened_earlier_is_forgotten_when_it_is_closed(
-    namespace: Namespace, device: Changing
+    namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     handle, unread = open_(namespace, "stats"), open_(namespace, "stats")
     later = successor(device)
@@ -401,7 +411,9 @@ def test_what_was_opened_earlier_is_forgotten_when_it_is_closed(
     assert not later._open
 
 
-def test_handles_of_two_workers_are_not_the_same(namespace: Namespace, device: Changing) -> None:
+def test_handles_of_two_workers_are_not_the_same(
+    namespace: Namespace, device: Changing, successor: Succeed
+) -> None:
     later = successor(device)
     mine = {open_(namespace, "stats") for _ in range(20)}
     assert mine.isdisjoint(open_(later, "stats") for _ in range(20))
@@ -409,14 +421,14 @@ def test_handles_of_two_workers_are_not_the_same(namespace: Namespace, device: C
 
 @pytest.mark.parametrize("generations", [1, 2, 3000])
 def test_it_does_not_matter_how_many_workers_there_were_in_between(
-    generations: int, namespace: Namespace, device: Changing
+    generations: int, namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     handle = open_(namespace, "stats")
     assert read(successor(device, generations), handle)
 
 
 def test_a_handle_of_this_worker_that_is_closed_is_unknown(
-    namespace: Namespace, device: Changing
+    namespace: Namespace, device: Changing, successor: Succeed
 ) -> None:
     for each in (namespace, successor(device)):
         handle = open_(each, "stats")
@@ -424,13 +436,17 @@ def test_a_handle_of_this_worker_that_is_closed_is_unknown(
         assert raised(each.read(handle, 0, 4096)) == errno.EBADF
 
 
-def test_a_fault_in_what_is_rendered_anew_is_eio(namespace: Namespace, device: Changing) -> None:
+def test_a_fault_in_what_is_rendered_anew_is_eio(
+    namespace: Namespace, device: Changing, successor: Succeed
+) -> None:
     handle = open_(namespace, "stats")
     device.broken = True
     assert raised(successor(device).read(handle, 0, 4096)) == errno.EIO
 
 
-def test_files_of_earlier_workers_count_as_open(namespace: Namespace, device: Changing) -> None:
+def test_files_of_earlier_workers_count_as_open(
+    namespace: Namespace, device: Changing, successor: Succeed
+) -> None:
     """What is rendered stays in locked memory, whoever opened it."""
     handles = [open_(namespace, "mm_stat") for _ in range(200)]
     later = successor(device)
@@ -446,14 +462,95 @@ def test_what_is_kept_for_open_files_is_bounded(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In bytes too: it is locked memory, and a history is long."""
-    handle = open_(namespace, "history.json")
+    handle = open_(namespace, "stats")
     size = len(read(namespace, handle))
-    monkeypatch.setattr(module, "_MAX_KEPT", 3 * size)
-    twins = [open_(namespace, "history.json") for _ in range(2)]
-    refused = namespace.open(inode(namespace, "history.json"), FlagT(os.O_RDONLY), CTX)
+    monkeypatch.setattr(module, "_MAX_KEPT", 3 * size + 10)
+    twins = [open_(namespace, "stats") for _ in range(2)]
+    refused = namespace.open(inode(namespace, "stats"), FlagT(os.O_RDONLY), CTX)
     assert raised(refused) == errno.EMFILE
     run(namespace.release(twins[0]))
-    assert len(read(namespace, open_(namespace, "history.json"))) == size
+    assert len(read(namespace, open_(namespace, "stats"))) == size
+
+
+def test_those_who_read_the_history_at_once_read_the_same(
+    namespace: Namespace, device: Changing
+) -> None:
+    """It is rendered once, and is there once, however many have it open."""
+    asked, opened = inode(namespace, "history.json"), 99
+
+    async def open_all() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(opened):
+                nursery.start_soon(namespace.open, asked, FlagT(os.O_RDONLY), CTX)
+
+    run(open_all())
+    assert len(namespace._open) == opened
+    assert len({id(file.content) for file in namespace._open.values()}) == 1
+    assert device.writes == 1
+
+
+def history_each_time(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch, most: int
+) -> tuple[InodeT, int]:
+    """Have it rendered anew for everybody, and only so many kept: its inode, and its size."""
+    render = namespace._history.render
+
+    async def anew() -> bytes:
+        return bytes(bytearray(await render()))
+
+    monkeypatch.setattr(namespace._history, "render", anew)
+    size = len(run(render()))
+    monkeypatch.setattr(module, "_MAX_KEPT", most * size + size // 2)
+    return inode(namespace, "history.json"), size
+
+
+def test_who_opens_while_others_do_gets_no_more_than_there_is_room_for(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, _ = history_each_time(namespace, monkeypatch, most=3)
+    refused = []
+
+    async def open_one() -> None:
+        try:
+            await namespace.open(asked, FlagT(os.O_RDONLY), CTX)
+        except FUSEError as error:
+            refused.append(error.errno)
+
+    async def open_all() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(open_one)
+
+    run(open_all())
+    assert len(namespace._open) == 3
+    assert refused == [errno.EMFILE] * 7
+
+
+def test_nor_who_reads_what_was_opened_earlier(
+    namespace: Namespace,
+    device: Changing,
+    monkeypatch: pytest.MonkeyPatch,
+    successor: Succeed,
+) -> None:
+    handles = [open_(namespace, "history.json") for _ in range(10)]
+    later = successor(device)
+    history_each_time(later, monkeypatch, most=3)
+    refused = []
+
+    async def read_one(handle: FileHandleT) -> None:
+        try:
+            await later.read(handle, 0, 4096)
+        except FUSEError as error:
+            refused.append(error.errno)
+
+    async def read_all() -> None:
+        async with trio.open_nursery() as nursery:
+            for handle in handles:
+                nursery.start_soon(read_one, handle)
+
+    run(read_all())
+    assert len(later._open) == 3
+    assert refused == [errno.EMFILE] * 7
 
 
 # --- Faults of ours --------------------------------------------------------------------

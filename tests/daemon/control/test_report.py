@@ -6,9 +6,10 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 
 import pytest
 
-from vswapd.channel import Histogram, Latencies
+from vswapd.channel import Latencies
 from vswapd.control import Report
 from vswapd.control.report import flatten
+from vswapd.histogram import Histogram
 
 FIGURES = ("count", "p50_us", "p90_us", "p99_us", "max_us")
 
@@ -33,7 +34,7 @@ def test_every_field_of_every_part_is_there(report: Report) -> None:
             value = getattr(part, field.name)
             if isinstance(value, Histogram):
                 assert flat[f"{field.name}_count"] == value.count
-                expected |= {f"{field.name}_{figure}" for figure in FIGURES}
+                expected |= {f"{field.name}_{figure}" for figure in (*FIGURES, "buckets")}
             else:
                 assert flat[field.name] == value
                 expected.add(field.name)
@@ -49,11 +50,18 @@ def test_a_histogram_is_figures_in_microseconds(report: Report) -> None:
         assert flat[f"{kind}_max_us"] == 1_073_741.8
 
 
+def test_the_buckets_are_there_up_to_the_last_in_use(report: Report) -> None:
+    last = report.latency.discard.counts
+    said = flatten(report)["discard_buckets"]
+    assert said == f"0,0,0,0,0,{last[5]},{last[6]},{'0,' * 13}1"
+
+
 def test_figures_of_nothing_are_0(report: Report) -> None:
     none = replace(report, latency=Latencies(Histogram(), Histogram(), Histogram()))
     flat = flatten(none)
     kinds = ("read", "write", "discard")
     assert {flat[f"{kind}_{figure}"] for kind in kinds for figure in FIGURES} == {0}
+    assert {flat[f"{kind}_buckets"] for kind in kinds} == {""}
 
 
 def test_values_are_plain(report: Report) -> None:
