@@ -100,46 +100,55 @@ run_tests() {
 # Two lanes at a time: first virtual machines, which take longest, with all beside them that does not
 # care for the time; then what kills and times real devices.
 run_all() {
-    local pytest=("$1" -m pytest) failed=0
+    local pytest=("$1" -m pytest)
     local pressure=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py)
     local devices=(tests/benchmarks tests/swap)
-    lanes=() outputs=()
+    lanes=() outputs=() failed=0
     trap stop_lanes EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     start_lane "${pytest[@]}" "${pressure[@]}"
     start_lane "${pytest[@]}" tests/qemu "${pressure[@]/#/--ignore=}"
-    nice "${pytest[@]}" tests --ignore=tests/qemu --ignore=tests/mount "${devices[@]/#/--ignore=}" || failed=1
-    end_lanes || failed=1
+    start_lane --shown nice "${pytest[@]}" tests --ignore=tests/qemu --ignore=tests/mount "${devices[@]/#/--ignore=}"
+    end_lanes
     start_lane "${pytest[@]}" "${devices[@]}"
-    "${pytest[@]}" tests/mount || failed=1
-    end_lanes || failed=1
+    start_lane --shown "${pytest[@]}" tests/mount
+    end_lanes
     return "$failed"
 }
 
-# Run "$@" in the background; what it says is for later.
+# Run "$@" in the background, where a terminal's Ctrl-C does not reach it: `stop_lanes` does. What it
+# says is for later, unless it is to be --shown.
 start_lane() {
     local output
     output=$(mktemp)
-    "$@" >"$output" 2>&1 &
-    lanes+=($!) outputs+=("$output")
+    outputs+=("$output")
+    if [[ $1 == --shown ]]; then
+        shift
+        setsid "$@" </dev/null &
+    else
+        setsid "$@" </dev/null >"$output" 2>&1 &
+    fi
+    lanes+=($!)
 }
 
-# Wait for all lanes and show what they have said; whether all went well.
+# Wait for all lanes, and show what they have said.
 end_lanes() {
-    local failed=0 lane
+    local lane
     for lane in "${!lanes[@]}"; do
         wait "${lanes[lane]}" || failed=1
         cat "${outputs[lane]}"
     done
     rm -f "${outputs[@]}"
     lanes=() outputs=()
-    return "$failed"
 }
 
-# They clean up: there are devices, and swap on them.
+# They clean up, for there are devices, and swap on them.
 stop_lanes() {
     [[ ${#lanes[@]} -gt 0 ]] || return 0
     kill -INT "${lanes[@]}" 2>/dev/null || true
     wait "${lanes[@]}" 2>/dev/null || true
+    cat "${outputs[@]}"
     rm -f "${outputs[@]}"
 }
 

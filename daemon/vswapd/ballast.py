@@ -7,7 +7,9 @@ those who reclaim. When all else is used up it waits for reclaim, and reclaim fo
 What shows that: requests are in the loop device, and not one of them ends from one look to the
 next. Then a part of the ballast goes to whoever asks for memory first, the thread among them.
 What it needs for one request is less than what the end of that request gives back, so all goes on.
-The ballast is taken in again in small pieces, when the device works and that makes nobody wait.
+The ballast is taken in again in small pieces, when the device works and there is that much to
+spare. A device that waits for something else (a slow disk, the next worker) throws it off for
+nothing, and no more comes of that.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Ballast:
         `spare` is whether there is memory for another piece.
         """
         self._find_loop = find_loop
-        self._spare = spare or has_spare(_PIECE)
+        self._spare = spare or has_spare(_PIECES * _PIECE)
         self._sys_block = sys_block
         self._stat: int | None = None
         self._looks = 0
@@ -65,15 +67,16 @@ class Ballast:
         """Bytes."""
         return len(self._pieces) * _PIECE
 
-    @property
-    def _is_whole(self) -> bool:
-        return len(self._pieces) == _PIECES
-
     def look(self) -> None:
         """To be called every second or so."""
-        if self._is_stuck():
+        try:
+            stuck = self._is_stuck()
+        except OSError:  # it is being detached, or removed
+            self._forget_loop()
+            return
+        if stuck:
             self._throw_off()
-        elif not self._is_whole and self._spare():
+        elif self._stat is not None and len(self._pieces) < _PIECES and self._spare():
             self._take_in()
 
     def close(self) -> None:
@@ -84,22 +87,23 @@ class Ballast:
 
     def _is_stuck(self) -> bool:
         """Whether there are requests, and none of them has ended since the last look."""
-        self._looks += 1
-        if self._stat is None or (self._looks % _AGAIN == 0 and self._is_whole):
+        if self._stat is None or self._looks >= _AGAIN:
             self._open_stat()
         if self._stat is None:
             return False
         counts = os.pread(self._stat, _STAT_BYTES, 0).split()  # takes no memory of the kernel's
         ended = sum(int(counts[field]) for field in _ENDED)
         before, self._ended = self._ended, ended
-        return int(counts[_IN_FLIGHT]) > 0 and ended == before
+        stuck = int(counts[_IN_FLIGHT]) > 0 and ended == before
+        self._looks = 0 if stuck else self._looks + 1
+        return stuck
 
     def _open_stat(self) -> None:
         self._forget_loop()
+        self._looks = 0
         loop = self._find_loop()
         if loop is not None:
-            with suppress(OSError):
-                self._stat = os.open(self._sys_block / loop / "stat", os.O_RDONLY | os.O_CLOEXEC)
+            self._stat = os.open(self._sys_block / loop / "stat", os.O_RDONLY | os.O_CLOEXEC)
 
     def _forget_loop(self) -> None:
         if self._stat is not None:
@@ -107,15 +111,14 @@ class Ballast:
             self._stat = None
 
     def _throw_off(self) -> None:
-        thrown = self._pieces[-_AT_ONCE:]
-        del self._pieces[-_AT_ONCE:]
-        for piece in thrown:
-            piece.close()
+        thrown = min(_AT_ONCE, len(self._pieces))
+        for _ in range(thrown):
+            self._pieces.pop().close()  # from the end: they may be one mapping by now
         if thrown:
             _log.warning(
                 "requests wait in the loop device and none ends: %d KiB are given to the kernel, "
                 "%d KiB are left",
-                len(thrown) * _PIECE >> 10,
+                thrown * _PIECE >> 10,
                 self.size >> 10,
             )
 

@@ -69,16 +69,16 @@ def _fork_on_demand(link: Link, settings: Settings, preparation: memory.Preparat
     pages = resident()
     while (received := link.receive()) is not None:
         message, (fd,) = received
-        hurry = bool(message["hurry"])
+        hurry = bool(message.get("hurry"))  # a supervisor of older code does not say
         if settings.is_small:
+            memory.take_precedence()  # for the fork
             parent = _fork_and_end()
             _wait_until_gone(parent)  # its pages are ours then, and need no copies
             link.close()
             _be(fd, settings, preparation, pages, hurry=hurry, parent=parent)
         middle = os.fork()
         if not middle:
-            if hurry:
-                memory.take_precedence()
+            memory.take_precedence()  # for the child
             # The child's parent ends at once, so that the supervisor, who takes orphans in,
             # becomes its parent, and learns how it ends.
             parent = _fork_and_end()

@@ -28,8 +28,8 @@ from vswap import libc
 __all__ = [
     "Preparation",
     "give_precedence",
+    "give_precedence_to",
     "has_spare",
-    "lend_precedence",
     "prepare_fork",
     "prepare_process",
     "prepare_thread",
@@ -118,11 +118,13 @@ def give_precedence() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def lend_precedence(pid: int) -> None:
+def give_precedence_to(pid: int) -> None:
     """Let another process, all of its threads, go first. Nothing happens if it is not allowed."""
     with suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setscheduler(int(thread.name), os.SCHED_RR, os.sched_param(1))
+        threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+        for thread in threads:
+            with suppress(OSError):  # it has ended
+                os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
 
 
 def has_spare(size: int) -> Callable[[], bool]:

@@ -65,8 +65,17 @@ class Office:
         finally:
             checked.close()
 
-    def kept_backing(self, fd: int, path: str) -> KeptBacking:
-        """The backing that a predecessor had attached."""
+    def kept_backing(self, fd: int, path: str) -> KeptBacking | None:
+        """The backing that a predecessor had attached.
+
+        None if that had let go of it, and another device has it by now.
+        """
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            self.drop_backing()
+            return None
         return KeptBacking(fd, path, self)
 
     def drop_backing(self) -> None:
@@ -86,10 +95,13 @@ class KeptBacking(FileBacking):
     def close(self) -> None:
         """The supervisor lets go of it, too.
 
-        The lock goes first, for all who share it: another device may have the file at once, also
-        if this process dies now and the kernel takes its time to close what it had open.
+        Then the lock goes, for all who share it: another device may have a file at once, also
+        if this process dies now and the kernel takes its time to close what it had open. (A block
+        device is claimed until it has.)
         """
-        with suppress(OSError):
-            fcntl.flock(self.fileno(), fcntl.LOCK_UN)
-        super().close()
-        self._office.drop_backing()
+        try:
+            self._office.drop_backing()
+            with suppress(OSError):
+                fcntl.flock(self.fileno(), fcntl.LOCK_UN)
+        finally:
+            super().close()

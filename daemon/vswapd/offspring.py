@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vswapd.ending import open_thread
-from vswapd.memory import lend_precedence
+from vswapd.memory import give_precedence_to
 from vswapd.messages import Link, Message
 
 __all__ = ["FORK_SERVER", "Child", "ForkServer", "Predecessor"]
@@ -58,7 +58,7 @@ class Child:
         """Nobody serves: let it do without what can be done without."""
         if not self.hurries and self.pidfd is not None:
             self.hurries = True
-            lend_precedence(self.pid)  # it may be waiting for memory, and not hear
+            give_precedence_to(self.pid)  # it may be waiting for memory, and not hear
             self.link.send("hurry")
 
     def open_threads(self, tids: Iterable[int]) -> None:

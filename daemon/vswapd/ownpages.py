@@ -4,7 +4,7 @@ A fork shares its parent's memory until one of the two writes to a page, and fin
 libraries only in the page cache. Each first touch is a page fault, which takes memory; a process
 that serves reclaim must not wait for that, least of all with the interpreter's lock held. So the
 parent notes once which of its pages are there, and each fork has them all as its own before it
-serves.
+serves, unless nobody else does meanwhile.
 
 By MADV_POPULATE_*, from kernel 5.14 on; before that nothing happens here.
 """
@@ -48,6 +48,7 @@ _ARENA = 1 << 20
 _SMALL = 400  # bytes of an object that lies in an arena
 _STEP = 256 << 10
 _STEP_SECONDS = 0.02
+_SPARE_SECONDS = 0.2
 
 _pins: list[bytes] = []
 
@@ -93,7 +94,7 @@ def make_own_in_time(runs: Sequence[Run], spare: Callable[[], bool]) -> None:
     for step in _steps(runs):
         time.sleep(_STEP_SECONDS)
         while not spare():
-            time.sleep(_STEP_SECONDS)
+            time.sleep(_SPARE_SECONDS)
         _own(step)
 
 

@@ -55,8 +55,6 @@ def main(
 
     `pages` are those that it is to have of its own, and `hurry` is whether nobody serves.
     """
-    if hurry:
-        memory.take_precedence()
     libc.prctl(libc.PR_SET_NAME, b"vswap-standby")
     link.send("hello", pid=os.getpid())
     start_log()
@@ -65,17 +63,21 @@ def main(
         told = link.receive()
         if told is None:
             return 0
-        left = make_own(pages, lambda: not hurry and not _is_readable(link))
+        # Until here it has precedence, for nobody could help it: now it can be told to hurry.
+        if not hurry:
+            memory.give_precedence()
+        has_time = partial(_has_time, link, hurry=hurry)
+        left = make_own(pages, has_time)
         threading.stack_size(STACK_SIZE)
         state, rings = _prepare(link, settings, *told)
-        _warm(link, settings)
+        _warm(settings, has_time)
         received = _wait(link)
         if received is None:
             return 0
         libc.prctl(libc.PR_SET_NAME, b"vswap-worker")
         memory.take_precedence()
-        _make_up(left)
-        worker = Worker(settings, preparation, state, Office(link), _charge(*received), rings)
+        charge, then = _charge(*received), partial(_make_up, left)
+        worker = Worker(settings, preparation, state, Office(link), charge, rings, then)
         return 0 if worker.serve() else 1
     except Exception as error:
         if not link.send("failed", why=reason(error)):
@@ -114,9 +116,18 @@ def _prepare(
     return state, rings
 
 
-def _warm(link: Link, settings: Settings) -> None:
+def _has_time(link: Link, *, hurry: bool) -> bool:
+    """Whether there is nothing better to do: nobody waits for it, and it has been told nothing."""
+    if hurry:
+        return False
+    poll = select.poll()
+    poll.register(link.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+def _warm(settings: Settings, has_time: Callable[[], bool]) -> None:
     """Serve a scratch device, step by step, until there is something better to do."""
-    if _walk(steps(policy_of(settings)), lambda: not _is_readable(link)):
+    if has_time() and _walk(steps(policy_of(settings)), has_time):
         gc.collect()  # the scratch device's memory before all
         gc.freeze()
 
@@ -143,12 +154,6 @@ def _make_up(left: Sequence[Run]) -> None:
         spare = memory.has_spare(_SPARE)
         own = partial(make_own_in_time, left, spare)
         threading.Thread(target=own, name="vswap-own", daemon=True).start()
-
-
-def _is_readable(link: Link) -> bool:
-    poll = select.poll()
-    poll.register(link.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _charge(message: Message, fds: list[int]) -> Charge:

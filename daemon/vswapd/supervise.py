@@ -84,8 +84,8 @@ class _Daemon:
         return loops[0].rpartition("/")[2] if loops else None
 
     def _look(self, now: float) -> None:
-        self._ballast.look()
         self._heartbeat.look(now)
+        self._ballast.look()
         if self.heir is not None:
             self.heir.look(now)
 

@@ -180,6 +180,8 @@ class Supervisor:
     def _keep_up(self) -> None:
         """Do what has become due, or possible."""
         now = time.monotonic()
+        self._find_before()
+        self._hurry()
         if self._server is None and now >= self._server_at and not self._is_complete:
             self._start_server(now)
         if not self._patience.given_up and now >= self._next_at:
@@ -202,10 +204,19 @@ class Supervisor:
             self._watchdog.forgive()
         if standby is not None and not standby.prepared and standby.age() > _PREPARED_SECONDS:
             _log.error("a standby is not prepared in time: another one is made")
-            self._drop_server() if standby.pidfd is None else standby.kill()
+            self._give_up(standby)
         if self._patience.given_up and worker is not None and now > self._next_at:
             self._patience.asked()  # it was only standbys that failed
             self._next_at = now + _LONGEST_SECONDS
+
+    def _give_up(self, standby: Child) -> None:
+        if standby.pidfd is not None:
+            standby.kill()  # and its end is told
+            return
+        self.loop.ignore(standby.link)
+        standby.link.close()  # it ends, if it is born yet
+        self._standby = None
+        self._drop_server()
 
     def _on_signals(self, numbers: bytes) -> None:
         if signal.SIGHUP in numbers:
@@ -291,7 +302,7 @@ class Supervisor:
     @property
     def _nobody_serves(self) -> bool:
         """Whether requests can come, and nobody answers them: neither ours nor another's."""
-        others = self.has_rival or self.held_back or self._before is not None
+        others = self.held_back or self._before is not None
         return self._worker is None and self.estate.is_open and not others
 
     def _hurry(self) -> None:
@@ -323,15 +334,19 @@ class Supervisor:
 
     def _has_ended_before(self) -> bool:
         """Whether nobody else works on the state any more. Who does is killed."""
-        held = self.estate.held
         while True:
-            if self._before is not None:
-                self._before.kill()
-                if not is_ending(self._before.pid):
-                    return False  # until its end is told
-                self._on_end_before()
-            if not self._look_around or held is None:
+            self._find_before()
+            if self._before is None:
                 return True
+            self._before.kill()
+            if not is_ending(self._before.pid):
+                return False  # until its end is told
+            self._on_end_before()
+
+    def _find_before(self) -> None:
+        """Who works on the state although it is not ours, if that is to be asked."""
+        held = self.estate.held
+        if self._look_around and self._before is None and held is not None and not self.held_back:
             self._look_around = False
             pidfd = open_worker(held.state[0])
             if pidfd is not None:
@@ -375,7 +390,6 @@ class Supervisor:
         history = [] if held is None or held.history is None else [held.history]
         state = [] if held is None else held.state
         child.link.send("prepare", [*state, *history], history=bool(history))
-        self._hurry()
 
     def _on_prepared(self, child: Child, message: Message, fds: list[int]) -> None:
         child.prepared = True
@@ -433,7 +447,6 @@ class Supervisor:
         if self._watchdog is not None:
             self._watchdog.forgive()
         self.estate.note(restarts=self.estate.record.restarts + 1)
-        self._hurry()
 
     def _on_death(self, child: Child) -> None:
         if child is self._worker:

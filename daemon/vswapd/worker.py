@@ -91,11 +91,12 @@ class Worker:
         office: Office,
         charge: Charge,
         rings: Rings,
+        then: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the store out of the state. Raises `UserError`.
 
         Waits until no other process works on it: one that is being killed has its last
-        system calls to finish.
+        system calls to finish. `then` is called when requests are being answered.
         """
         self._settings = settings
         self._preparation = preparation
@@ -103,6 +104,7 @@ class Worker:
         self._office = office
         self._charge = charge
         self._rings = rings
+        self._then = then
         self._began = int(time.time())
         if claim(state.header.fd, charge.ended) and not office.is_open:
             raise UserError("the supervisor has ended meanwhile, and others see to the device")
@@ -120,10 +122,10 @@ class Worker:
     def _attach_first(self) -> None:
         """The backing that was attached before, or the one that the settings name."""
         settings, charge = self._settings, self._charge
-        if charge.agreed is not None and charge.backing is None:
+        kept = None if charge.backing is None else self._office.kept_backing(*charge.backing)
+        if charge.agreed is not None and kept is None:
             self._store.backing.stop_detach()  # it came to its end, and only the mark was left
-        if charge.backing is not None:
-            kept = self._office.kept_backing(*charge.backing)
+        if kept is not None:
             self._store.backing.attach(kept, again=True)
         elif charge.agreed is None and settings.backing is not None:
             self._attach(settings.backing)
@@ -188,6 +190,7 @@ class Worker:
             self._store.maintain()  # and are made up for
         gc.freeze()
         self._channel.start()
+        self._then()
 
     def _on_end(self) -> None:
         """The last data thread ends, perhaps before trio runs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,12 +139,29 @@ def test_a_device_that_has_come_to_another_loop_device_is_found_there(
 ) -> None:
     machine.loop = "loop5"
     machine.shows(20, 3, "loop5")
-    for _ in range(16, 31):
+    for _ in range(16, 32):
         whole.look()
     assert whole.size == WHOLE - AT_ONCE
 
 
-def test_a_loop_device_that_is_gone_by_then_is_no_error(ballast: Ballast, machine: Machine) -> None:
+def test_a_loop_device_that_goes_is_no_error_and_is_looked_for_again(
+    whole: Ballast, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.loop = "loop9"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", gone)
+        whole.look()
+    whole.look()
+    machine.loop = "loop3"
+    whole.look()
+    assert (machine.asked[-2:], whole.size) == (["loop9", "loop3"], WHOLE)
+
+
+def gone(_fd: int, _length: int, _offset: int) -> bytes:
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+
+def test_without_a_loop_device_there_is_no_ballast(ballast: Ballast, machine: Machine) -> None:
+    machine.loop = None
     ballast.look()
-    assert ballast.size == PIECE
+    assert ballast.size == 0

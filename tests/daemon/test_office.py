@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -98,6 +99,7 @@ def test_what_was_written_can_be_read_by_a_successor_from_what_is_held(
     backing.write(0, memory)
     Path(path).unlink()
     successor = office.kept_backing(os.dup(keeping.files[path]), path)
+    assert successor is not None
     found = aligned(BLOCK)
     successor.read(0, found)
     assert bytes(found) == b"x" * BLOCK
@@ -137,6 +139,24 @@ def test_another_device_may_have_a_backing_that_was_closed_though_somebody_has_i
     backing.close()
     office.open_backing(path).close()
     os.close(dying)
+
+
+def test_what_was_let_go_of_and_is_another_device_s_is_not_had_again(
+    office: Office, link: Link, keeping: Keeping, make_backing: MakeBacking
+) -> None:
+    """A successor that was given the file before it was let go of."""
+    path = make_backing("file")
+    backing = office.open_backing(path)
+    given = os.dup(backing.fileno())
+    backing.close()
+    other = os.open(path, os.O_RDWR)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert office.kept_backing(given, path) is None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(given)
+    keeping.hear_all(link)
+    assert keeping.told == ["hold", "drop", "drop"]
+    os.close(other)
 
 
 def test_what_cannot_be_a_backing_is_not_held(

@@ -242,12 +242,12 @@ def may_take_precedence() -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == os.SCHED_RR
 
 
-def test_lending_precedence_to_one_that_has_ended_is_no_error(forked: Forked) -> None:
+def test_giving_precedence_to_one_that_has_ended_is_no_error(forked: Forked) -> None:
     child = forked(ends(0))
     assert child.pidfd is not None
     wait_ended(child.pidfd)
     child.reap()
-    memory.lend_precedence(child.pid)
+    memory.give_precedence_to(child.pid)
 
 
 # --- The fork server -------------------------------------------------------------------

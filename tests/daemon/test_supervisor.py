@@ -257,7 +257,6 @@ def test_a_standby_is_given_the_state_and_then_the_connection(
     held.note(init="00", reply="11", restarts=3)
     supervisor._promote()
     assert supervisor.worker == child.pidfd
-    assert other.receive() == ({"is": "hurry"}, [])
     received = other.receive()
     assert received is not None
     message, (connection,) = received
@@ -489,18 +488,59 @@ def heard(other: Link) -> list[str]:
     return words
 
 
+def keep_up(supervisor: Supervisor) -> None:
+    """One round, with no fork server."""
+    supervisor._server_at = float("inf")
+    supervisor._keep_up()
+
+
+def test_a_standby_that_is_never_born_is_forgotten(supervisor: Supervisor) -> None:
+    link, theirs = Link.pair()
+    supervisor._standby = child = Child(link)
+    child._made -= 60
+    supervisor.loop.watch(child.link, lambda: supervisor._on_child(child))
+    supervisor._tick(time.monotonic())
+    assert supervisor._standby is None
+    other = Link(theirs)
+    assert other.receive() is None
+    other.close()
+
+
 def test_a_standby_hurries_when_nobody_serves(supervisor: Supervisor) -> None:
     worker, workers = serve(supervisor)
     standby, other = made_child(supervisor)
+    keep_up(supervisor)
     assert heard(other) == ["prepare"]
     end(supervisor, worker)
+    keep_up(supervisor)
     assert heard(other) == ["hurry"]
     end(supervisor, standby)
     late, others = made_child(supervisor)  # it was forked before that worker ended
+    keep_up(supervisor)
     assert heard(others) == ["prepare", "hurry"]
     end(supervisor, late)
     for link in (workers, other, others):
         link.close()
+
+
+def test_a_standby_hurries_when_a_predecessor_has_ended(supervisor: Supervisor) -> None:
+    """Or a supervisor that decided until now."""
+    process = subprocess.Popen(["sleep", "60"])
+    supervisor.follow(os.pidfd_open(process.pid))
+    supervisor.hold_back()
+    child, other = made_child(supervisor)
+    keep_up(supervisor)
+    assert heard(other) == ["prepare"]
+    supervisor.go_on()
+    keep_up(supervisor)
+    assert heard(other) == []
+    process.kill()
+    process.wait()
+    supervisor._on_end_before()
+    keep_up(supervisor)
+    assert heard(other) == ["hurry"]
+    end(supervisor, child)
+    other.close()
 
 
 def test_a_standby_that_is_prepared_need_not_hurry(supervisor: Supervisor) -> None:
@@ -508,27 +548,27 @@ def test_a_standby_that_is_prepared_need_not_hurry(supervisor: Supervisor) -> No
     standby, other = prepared(supervisor)
     heard(other)
     end(supervisor, worker)
+    supervisor._hurry()
     assert heard(other) == []
     end(supervisor, standby)
     workers.close()
     other.close()
 
 
-@pytest.mark.parametrize("why", ["rival", "held back", "predecessor", "no connection"])
+@pytest.mark.parametrize("why", ["held back", "predecessor", "no connection"])
 def test_a_standby_does_not_hurry_while_another_one_serves(
     why: str, supervisor: Supervisor, held: Held
 ) -> None:
     process = subprocess.Popen(["sleep", "60"])
     connection = held.connection
-    if why == "rival":
-        supervisor.has_rival = True
-    elif why == "held back":
+    if why == "held back":
         supervisor.hold_back()
     elif why == "predecessor":
         supervisor.follow(os.pidfd_open(process.pid))
     else:
         held.connection = None
     child, other = made_child(supervisor)
+    keep_up(supervisor)
     assert heard(other) == ["prepare"]
     end(supervisor, child)
     other.close()
@@ -570,7 +610,7 @@ def test_nothing_is_promised_to_a_worker_while_somebody_else_decides(
     assert held.record.backing is None
     supervisor.go_on()
     assert held.record.backing == "/file"
-    received = [other.receive() for _ in range(4)]  # prepare, hurry, serve, and then
+    received = [other.receive() for _ in range(3)]  # prepare, serve, and then
     assert received[-1] == ({"is": "held"}, [])
     held.drop_backing()
     for each in (fd, *[fd for got in received if got for fd in got[1]]):
@@ -631,7 +671,7 @@ def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, h
     fd = opened_memfd()
     other.send("hold", [fd], path="/file")
     supervisor._on_child(child)
-    received = [other.receive() for _ in range(4)]  # prepare, hurry, serve, and then
+    received = [other.receive() for _ in range(3)]  # prepare, serve, and then
     assert received[-1] == ({"is": "held"}, [])
     end(supervisor, child)
     other.close()
@@ -642,7 +682,6 @@ def test_what_a_worker_has_it_hold_outlives_the_worker(supervisor: Supervisor, h
     other.send("prepared", signs=[0], region=0)
     supervisor._on_child(child)
     supervisor._promote()
-    other.receive()
     other.receive()
     last = other.receive()
     assert last is not None

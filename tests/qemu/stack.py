@@ -15,6 +15,7 @@ __all__ = [
     "PASSES",
     "Stack",
     "beats",
+    "cut_off",
     "hog_command",
     "judged",
     "wait_filled",
@@ -78,6 +79,11 @@ def wait_filled(hog: Job) -> None:
     while "verify" not in hog.text(2):
         assert hog.poll(), hog.wait()
         hog.guest.run("sleep", "1", seconds=FILL_SECONDS)
+
+
+def cut_off(line: str) -> bool:
+    """What udev reads ahead on the loop device, when that is detached: it is not told of it."""
+    return "I/O error, dev loop0" in line and "(READ) flags 0x80700" in line
 
 
 def judged(hog: Done) -> dict[str, Any]:

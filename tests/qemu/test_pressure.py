@@ -73,7 +73,7 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack = Stack(guest)
     options = ("--memory-limit", "64M", "--backing", "/dev/vdb", "--spares", "2")
     stack.up("--size", "1G", *options)
-    hog = stack.hog(400, "--passes", "1")  # twice what is available
+    hog = stack.hog(400, "--passes", str(PASSES), "--seconds", "25")  # twice what is available
     kills = 0
     while hog.poll() and kills < KILLS:
         guest.run("sleep", "1", seconds=HOG_SECONDS)
@@ -104,11 +104,12 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     guest = boot(memory=448, seconds=300.0)
     stack = Stack(guest)
     stack.up("--size", "768M")
-    hog = stack.hog(448, "--passes", "1")
+    hog = stack.hog(448, "--passes", str(PASSES), "--seconds", "15")
     wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
     guest.write("/tmp/suspend.py", SUSPEND)
     guest.run("chrt", "-r", "2", "python3", "/tmp/suspend.py", *pids, seconds=HOG_SECONDS).ok()
+    assert hog.poll(), "it was not there any more"
     judged(hog.wait(HOG_SECONDS))
     stack.check()
     assert stack.status()["stats"]["worker_restarts"] == 0

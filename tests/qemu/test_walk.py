@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qemu.conftest import Boot
 from qemu.guest import Done, Guest
-from qemu.stack import Stack, judged
+from qemu.stack import Stack, cut_off, judged
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "vswap@swap0"
@@ -99,7 +99,7 @@ class User:
 
 
 def test_from_install_to_uninstall(boot: Boot, bare_root: Path) -> None:
-    guest = boot(memory=MEMORY, root=bare_root, init=SYSTEMD, seconds=900.0)
+    guest = boot(memory=MEMORY, root=bare_root, init=SYSTEMD, seconds=900.0, expected=cut_off)
     user = User(guest)
     user.sh(BOOTED, seconds=BOOT_SECONDS)
     user.sh(LIST, WHEN="before")
