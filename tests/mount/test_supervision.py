@@ -153,10 +153,10 @@ FAILING = """
 import os
 from vswapd.worker import Worker
 make = Worker.__init__
-def fail(self, settings, preparation, state, office, charge, rings):
+def fail(self, settings, preparation, state, office, charge, *more):
     if charge.agreed is not None and os.path.exists(os.environ["TOKEN"]):
         raise RuntimeError("a fault of ours")
-    make(self, settings, preparation, state, office, charge, rings)
+    make(self, settings, preparation, state, office, charge, *more)
 Worker.__init__ = fail
 """
 
