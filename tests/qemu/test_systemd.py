@@ -7,7 +7,7 @@ import time
 
 import pytest
 from qemu.conftest import Boot, Tell
-from qemu.guest import Guest
+from qemu.guest import Guest, Job
 from qemu.stack import FILL_SECONDS, PASSES, Stack, cut_off, hog_command
 
 UNIT = "vswap@swap0.service"
@@ -36,7 +36,7 @@ def started(boot: Boot) -> Guest:
     return guest
 
 
-def swapped(guest: Guest, mib: int = 448) -> None:
+def swapped(guest: Guest, mib: int = 330) -> None:
     """Let a service run that needs the device."""
     command = hog_command(mib, "--passes", str(PASSES), "--seconds", "300")
     guest.sh(f"rm -f {SAID}")
@@ -48,16 +48,45 @@ def swapped(guest: Guest, mib: int = 448) -> None:
 
 
 JOURNAL = f"journalctl -u {UNIT} --no-pager"
+GROUP = "/sys/fs/cgroup/keep"
 KEEP = """
 import hashlib, pathlib, sys, time
 with open("/opt/test/corpus", "rb") as file:
     kept = file.read(40 << 20)
 was = hashlib.sha256(kept).digest()
-print("kept", flush=True)
+print("ready", flush=True)
 while not pathlib.Path("/run/look").exists():
     time.sleep(0.2)
 sys.exit(hashlib.sha256(kept).digest() != was)
 """
+TAKE = """
+import pathlib, re, time
+found = re.search(r"MemAvailable: +(\\d+)", pathlib.Path("/proc/meminfo").read_text())
+taken = b"x" * ((int(found[1]) << 10) - (25 << 20))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def ready(guest: Guest, script: str, before: str = ":") -> Job:
+    """A program in Python that has come to its point, and stays there."""
+    guest.write("/tmp/script.py", script)
+    job = guest.start("sh", "-c", f"{before}; exec python3 /tmp/script.py")
+    while "ready" not in job.text(1):
+        assert job.poll(), job.wait()
+        guest.run("sleep", "0.5")
+    return job
+
+
+def pushed_out(guest: Guest) -> Job:
+    """Somebody whose pages lie on the device: the limit of his group has done that.
+
+    So systemd's do not, who has to start and stop the unit.
+    """
+    guest.sh(f"mkdir {GROUP}; echo 32M >{GROUP}/memory.max")
+    job = ready(guest, KEEP, before=f"echo $$ >{GROUP}/cgroup.procs")
+    assert used_mib(guest) > 10
+    return job
 
 
 def used_mib(guest: Guest) -> int:
@@ -65,36 +94,9 @@ def used_mib(guest: Guest) -> int:
     return int(guest.sh("awk '/loop/ { print int($4 / 1024) }' /proc/swaps"))
 
 
-def test_it_serves_before_swap_is_there_and_stops_in_order(boot: Boot) -> None:
-    guest = started(boot)
-    after = "systemctl show -p ActiveEnterTimestampMonotonic --value "
-    unit, target = (int(guest.sh(after + name)) for name in (UNIT, "swap.target"))
-    assert unit <= target
-    began = time.monotonic()
-    guest.sh(f"systemctl stop {UNIT}", seconds=UP_SECONDS)
-    assert time.monotonic() - began < STOP_SECONDS
-    assert "/dev/loop" not in guest.sh("cat /proc/swaps")
-    assert guest.run("pgrep", "vswap-").returncode == 1
-    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)
-    guest.sh(f"systemctl reload {UNIT}", seconds=UP_SECONDS)
-    Stack(guest).check()
-
-
-def test_all_processes_are_killed_and_the_next_ones_go_on(boot: Boot) -> None:
-    """What systemd has kept is enough, and loop device and swap are recognised.
-
-    A group's limit has swapped somebody out, and not systemd, who has to start the next ones.
-    """
-    guest = started(boot)
-    guest.write("/tmp/keep.py", KEEP)
-    group = "/sys/fs/cgroup/keep"
-    guest.sh(f"mkdir {group}; echo 32M >{group}/memory.max")
-    keeper = guest.start("sh", "-c", f"echo $$ >{group}/cgroup.procs; exec python3 /tmp/keep.py")
-    while "kept" not in keeper.text(1):
-        assert keeper.poll(), keeper.wait()
-        guest.run("sleep", "0.5")
+def all_processes_are_killed(guest: Guest) -> None:
+    """What systemd has kept is enough, and loop device and swap are recognised."""
     out = used_mib(guest)
-    assert out > 10
     guest.sh(f"systemctl kill --signal=KILL {UNIT}", seconds=UP_SECONDS)
     end = time.monotonic() + UP_SECONDS
     while "NRestarts=1\nActiveState=active" not in guest.sh(
@@ -105,39 +107,57 @@ def test_all_processes_are_killed_and_the_next_ones_go_on(boot: Boot) -> None:
     assert guest.sh("grep -c /dev/loop /proc/swaps").strip() == "1"
     assert used_mib(guest) == out
     Stack(guest).check()
-    guest.sh("touch /run/look")
-    keeper.wait(UP_SECONDS).ok()
 
 
-def test_stop_takes_back_what_is_swapped_out_or_refuses(boot: Boot) -> None:
+def test_it_serves_before_swap_is_there_outlives_its_processes_and_stops_in_order(
+    boot: Boot,
+) -> None:
     guest = started(boot)
-    guest.write("/tmp/keep.py", KEEP)
-    keeper = guest.start("python3", "/tmp/keep.py")
-    while "kept" not in keeper.text(1):
-        assert keeper.poll(), keeper.wait()
-        guest.run("sleep", "0.5")
-    swapped(guest, 350)
-    guest.sh("systemctl stop hog", seconds=UP_SECONDS)
-    assert used_mib(guest) > 20
+    after = "systemctl show -p ActiveEnterTimestampMonotonic --value "
+    unit, target = (int(guest.sh(after + name)) for name in (UNIT, "swap.target"))
+    assert unit <= target
+    keeper = pushed_out(guest)
+    all_processes_are_killed(guest)
+    main = f"systemctl show -p MainPID --value {UNIT}"
+    before = guest.sh(main)
+    guest.sh(f"systemctl reload {UNIT}", seconds=UP_SECONDS)
+    assert guest.sh(main) != before
+    guest.sh(f"echo max >{GROUP}/memory.max")
     began = time.monotonic()
     guest.sh(f"systemctl stop {UNIT}", seconds=UP_SECONDS)
     assert time.monotonic() - began < STOP_SECONDS
     assert "/dev/loop" not in guest.sh("cat /proc/swaps"), guest.sh(JOURNAL)
     assert guest.run("pgrep", "vswap-").returncode == 1
-    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)
-    swapped(guest, 400)
+    guest.sh("touch /run/look")
+    keeper.wait(UP_SECONDS).ok()
+
+
+QUICKLY = f"""
+mkdir -p /run/systemd/system/{UNIT}.d
+printf '[Service]\\nTimeoutStopSec=8s\\n' >/run/systemd/system/{UNIT}.d/quickly.conf
+systemctl daemon-reload
+"""
+
+
+def test_a_stop_that_is_refused_leaves_everything_and_a_start_takes_it_back(boot: Boot) -> None:
+    guest = started(boot)
+    guest.sh(QUICKLY)
+    keeper = pushed_out(guest)
+    guest.sh(f"echo max >{GROUP}/memory.max")
+    taker = ready(guest, TAKE)
     guest.run("systemctl", "stop", UNIT, seconds=UP_SECONDS)
     assert "not enough memory to take back" in guest.sh(JOURNAL)
-    assert used_mib(guest) > 20
+    assert used_mib(guest) > 10
     assert guest.run("pgrep", "-x", "vswap-worker").returncode == 0
-    guest.sh("systemctl stop hog; touch /run/look", seconds=UP_SECONDS)
-    keeper.wait().ok()
-    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)  # takes it back
-    assert guest.sh("pgrep -c -x vswap-keeper").strip() == "1"
+    taker.signal(9)
+    taker.wait()
+    guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)
     main = guest.sh(f"systemctl show -p MainPID --value {UNIT}").strip()
     assert guest.sh("pgrep -x vswap-keeper").strip() == main
     guest.sh(f"systemctl stop {UNIT}", seconds=UP_SECONDS)
     assert "/dev/loop" not in guest.sh("cat /proc/swaps"), guest.sh(JOURNAL)
+    guest.sh("touch /run/look")
+    keeper.wait(UP_SECONDS).ok()
 
 
 @pytest.mark.parametrize("how", ["reboot", "poweroff"])

@@ -21,7 +21,7 @@ BOOT_SECONDS = 150.0
 STEP_SECONDS = 120.0
 HOG_SECONDS = 280.0
 MEMORY = 512
-HOG_MIB = 340
+HOG_MIB = 290
 """More than the daemon and the system leave of that, and less than they leave with swap."""
 
 PROGRAM = "/opt/vswap/bin/vswap"
