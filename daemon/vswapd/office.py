@@ -95,13 +95,13 @@ class KeptBacking(FileBacking):
     def close(self) -> None:
         """The supervisor lets go of it, too.
 
-        Then the lock goes, for all who share it: another device may have a file at once, also
+        The lock goes first, for all who share it: another device may have a file at once, also
         if this process dies now and the kernel takes its time to close what it had open. (A block
-        device is claimed until it has.)
+        device is claimed until it has.) A successor that has not heard of it locks it again.
         """
         try:
-            self._office.drop_backing()
             with suppress(OSError):
                 fcntl.flock(self.fileno(), fcntl.LOCK_UN)
+            self._office.drop_backing()
         finally:
             super().close()

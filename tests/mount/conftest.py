@@ -64,7 +64,7 @@ def mount_point(fusectl: None) -> Iterator[Path]:
 @contextmanager
 def starting(mount_point: Path, logs: Path) -> Iterator[Start]:
     """What `start` gives."""
-    own = {"prelude", "supervisor", "python", "env", "preexec", "user", "limit"}
+    own = {"prelude", "warm", "supervisor", "python", "env", "preexec", "user", "limit"}
     written: list[Path] = []
     with ExitStack() as stack:
 

@@ -228,6 +228,14 @@ def program(prelude: str, supervisor: str = "") -> list[str]:
     return ["-c", f"{supervisor}\n{main}\nsys.exit(main(fork_server={command}))\n"]
 
 
+COLD = """
+from vswapd import forkserver, standby
+forkserver.warm_up = forkserver.warm_up_backing = lambda _policy: None
+forkserver.reserve_heap = lambda: None
+standby._warm = lambda _settings, _has_time: None
+"""
+
+
 @contextmanager
 def started(
     mount: Path,
@@ -235,6 +243,7 @@ def started(
     json_settings: str,
     *,
     prelude: str = "",
+    warm: bool = False,
     supervisor: str = "",
     python: Sequence[str] = (sys.executable,),
     env: dict[str, str] | None = None,
@@ -245,9 +254,11 @@ def started(
     """Start a worker, wait until it tells how that went, and stop it in the end.
 
     `prelude` is Python that runs before everything else in the fork server, and so in each worker;
-    `supervisor` is such for the supervisor. After `limit` seconds its
-    connection is aborted, whoever uses it.
+    `supervisor` is such for the supervisor. Only a `warm` one has run everything once before it
+    serves: that takes half of the time, and nothing but the first requests depends on it. After
+    `limit` seconds its connection is aborted, whoever uses it.
     """
+    prelude = prelude if warm else COLD + prelude
     ours, theirs = os.pipe()
     try:
         with log.open("ab") as output:

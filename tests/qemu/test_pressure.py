@@ -13,7 +13,7 @@ from qemu.guest import Done, Drive, Guest
 from qemu.stack import MIB, PASSES, Stack, beats, judged, wait_filled
 
 HOG_SECONDS = 280.0
-KILLS = 20
+KILLS = 15
 LONGEST_GAP = 10.0
 """Seconds without a heartbeat, which is due every 3."""
 
@@ -73,7 +73,7 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack = Stack(guest)
     options = ("--memory-limit", "64M", "--backing", "/dev/vdb", "--spares", "2")
     stack.up("--size", "1G", *options)
-    hog = stack.hog(400, "--passes", str(PASSES), "--seconds", "25")  # twice what is available
+    hog = stack.hog(330, "--passes", str(PASSES), "--seconds", "20")  # half more than there is
     kills = 0
     while hog.poll() and kills < KILLS:
         guest.run("sleep", "1", seconds=HOG_SECONDS)
@@ -104,7 +104,7 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     guest = boot(memory=448, seconds=300.0)
     stack = Stack(guest)
     stack.up("--size", "768M")
-    hog = stack.hog(448, "--passes", str(PASSES), "--seconds", "15")
+    hog = stack.hog(360, "--passes", str(PASSES), "--seconds", "10")
     wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
     guest.write("/tmp/suspend.py", SUSPEND)
