@@ -101,7 +101,7 @@ run_tests() {
 # care for the time; then what kills and times real devices.
 run_all() {
     local pytest=("$1" -m pytest)
-    local pressure=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py)
+    local pressure=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py tests/qemu/test_disk_errors.py)
     local devices=(tests/benchmarks tests/swap)
     lanes=() outputs=() failed=0
     trap stop_lanes EXIT
@@ -109,7 +109,7 @@ run_all() {
     trap 'exit 143' TERM HUP
     start_lane "${pytest[@]}" "${pressure[@]}"
     start_lane "${pytest[@]}" tests/qemu "${pressure[@]/#/--ignore=}"
-    start_lane --shown nice "${pytest[@]}" tests --ignore=tests/qemu --ignore=tests/mount "${devices[@]/#/--ignore=}"
+    start_lane --shown nice -n 19 "${pytest[@]}" tests --ignore=tests/qemu --ignore=tests/mount "${devices[@]/#/--ignore=}"
     end_lanes
     start_lane "${pytest[@]}" "${devices[@]}"
     start_lane --shown "${pytest[@]}" tests/mount

@@ -76,13 +76,17 @@ class Drive:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a guest is made of. `parameters` are the kernel's; `init` is the first program."""
+    """What a guest is made of. `parameters` are the kernel's; `init` is the first program.
+
+    One processor: two that are emulated and wait for each other, on a machine that has no more and
+    something else to do, take twice the time.
+    """
 
     kernel: Path
     initramfs: Path
     root: Path
     memory: int
-    processors: int = 2
+    processors: int = 1
     accelerator: str = "tcg,thread=multi"
     init: str = "/opt/test/init"
     parameters: str = ""
