@@ -79,7 +79,8 @@ class Machine:
     """What a guest is made of. `parameters` are the kernel's; `init` is the first program.
 
     One processor: two that are emulated and wait for each other, on a machine that has no more and
-    something else to do, take twice the time.
+    something else to do, take twice the time. `nice` is for one whose pauses are measured: what else
+    the host has to do would be among them.
     """
 
     kernel: Path
@@ -92,13 +93,14 @@ class Machine:
     parameters: str = ""
     drives: Sequence[Drive] = ()
     seconds: float = 300.0
+    nice: int = 0
 
     def command(self, console: Path, port: Path, scratch: Path) -> list[str]:
         """Qemu's command line. What is written to the root file system is forgotten."""
         nodes = [drive.blockdev(f"disk{index}") for index, drive in enumerate(self.drives)]
         return [
             # However we end, it ends.
-            *("setpriv", "--pdeathsig", "KILL"),
+            *("setpriv", "--pdeathsig", "KILL", "nice", "-n", str(self.nice)),
             *("qemu-system-x86_64", "-machine", "q35", "-accel", self.accelerator, "-cpu", CPU),
             *("-m", str(self.memory), "-smp", str(self.processors), "-nodefaults", "-no-reboot"),
             *("-display", "none", "-serial", f"file:{console}"),

@@ -39,7 +39,7 @@ def longest_gap(hog: Done) -> float:
 
 def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> None:
     """The whole stack in 256 MiB: a store of 40 MiB, what does not fit goes to a disk."""
-    guest = boot(memory=256, drives=[Drive(disk, discard=True)], seconds=480.0)
+    guest = boot(memory=256, drives=[Drive(disk, discard=True)], seconds=480.0, nice=-15)
     stack = Stack(guest)
     loop = stack.up("--size", "768M", "--memory-limit", "40M", "--backing", "/dev/vdb")
     began = time.monotonic()
