@@ -79,8 +79,8 @@ class Machine:
     """What a guest is made of. `parameters` are the kernel's; `init` is the first program.
 
     One processor: two that are emulated and wait for each other, on a machine that has no more and
-    something else to do, take twice the time. `nice` is for one whose pauses are measured: what else
-    the host has to do would be among them.
+    something else to do, take twice the time. `nice` is for one whose pauses are measured: what
+    else the host has to do would be among them.
     """
 
     kernel: Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qemu.conftest import Boot, Tell
 from qemu.stack import Stack, judged, wait_filled
 
-HOG_MIB = 400
+HOG_MIB = 380
 SECONDS = 250.0
 
 ZRAM_ON = """

@@ -36,12 +36,13 @@ def started(boot: Boot) -> Guest:
     return guest
 
 
-def swapped(guest: Guest, mib: int = 330) -> None:
-    """Let a service run that needs the device."""
-    command = hog_command(mib, "--passes", str(PASSES), "--seconds", "300")
+def swapped(guest: Guest) -> None:
+    """Let a service run that has 100 MiB on the device, by its limit."""
+    command = hog_command(164, "--passes", str(PASSES), "--seconds", "300")
     guest.sh(f"rm -f {SAID}")
     guest.run(
         *("systemd-run", "--quiet", "--unit", "hog", "-p", f"StandardError=truncate:{SAID}"),
+        *("-p", "MemoryMax=64M"),
         *command,
     ).ok()
     guest.sh(f"until grep -s verify {SAID}; do sleep 1; done", seconds=FILL_SECONDS)

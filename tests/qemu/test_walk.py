@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qemu.conftest import Boot
 from qemu.guest import Done, Guest
-from qemu.stack import Stack, cut_off, judged
+from qemu.stack import Stack, cut_off, hog_command, judged
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "vswap@swap0"
@@ -21,8 +21,13 @@ BOOT_SECONDS = 150.0
 STEP_SECONDS = 120.0
 HOG_SECONDS = 280.0
 MEMORY = 512
-HOG_MIB = 290
-"""More than the daemon and the system leave of that, and less than they leave with swap."""
+HOG_MIB = 64
+LIMITED = """
+mkdir /sys/fs/cgroup/hog
+echo 32M >/sys/fs/cgroup/hog/memory.max
+echo $$ >/sys/fs/cgroup/hog/cgroup.procs
+exec """
+"""It swaps, by its group's limit."""
 
 PROGRAM = "/opt/vswap/bin/vswap"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -166,7 +171,9 @@ def upgrades_and_swaps(user: User) -> None:
     assert user.main_process() != "0"
     stack = Stack(user.guest)
     stack.check()
-    judged(stack.hog(HOG_MIB, "--passes", "1").wait(HOG_SECONDS))
+    user.guest.write("/tmp/hog", LIMITED + shlex.join(hog_command(HOG_MIB, "--passes", "1")))
+    judged(user.guest.run("sh", "-e", "/tmp/hog", seconds=HOG_SECONDS))
+    user.sh("rmdir /sys/fs/cgroup/hog")
     assert int(user.sh("sed -n 's/^pswpin //p' /proc/vmstat")) > 0
     stack.check()
     stats = stack.stats()
