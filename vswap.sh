@@ -101,7 +101,7 @@ run_tests() {
 # care for the time; then what kills and times real devices.
 run_all() {
     local pytest=("$1" -m pytest)
-    local pressure=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py tests/qemu/test_disk_errors.py)
+    local pressure=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py)
     local devices=(tests/benchmarks tests/swap)
     lanes=() outputs=() failed=0
     trap stop_lanes EXIT
