@@ -97,45 +97,39 @@ run_tests() {
     fi
 }
 
-# Two lanes at a time: first virtual machines, which take longest, with all beside them that does not
-# care for the time; then what kills and times real devices.
+# Two lanes, each of them virtual machines first, which take longest, and then what kills and times
+# real devices; and beside them, with what is left of the processors, all the rest.
 run_all() {
-    local pytest=("$1" -m pytest)
-    local pressure=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py)
-    local devices=(tests/benchmarks tests/swap)
-    lanes=() outputs=() failed=0
+    local guests=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py) real=(tests/benchmarks tests/swap)
+    local rest="tests --ignore=tests/qemu --ignore=tests/mount ${real[*]/#/--ignore=}"
+    python=$1 lanes=() outputs=() failed=0
     trap stop_lanes EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    start_lane "${pytest[@]}" "${pressure[@]}"
-    start_lane "${pytest[@]}" tests/qemu "${pressure[@]/#/--ignore=}"
-    start_lane --shown nice -n 19 "${pytest[@]}" tests --ignore=tests/qemu --ignore=tests/mount "${devices[@]/#/--ignore=}"
-    end_lanes
-    start_lane "${pytest[@]}" "${devices[@]}"
-    start_lane --shown "${pytest[@]}" tests/mount
+    start_lane 0 "${guests[*]}" tests/mount
+    start_lane 0 "tests/qemu ${guests[*]/#/--ignore=}" "${real[*]}"
+    start_lane 19 "$rest"
     end_lanes
     return "$failed"
 }
 
-# Run "$@" in the background, where a terminal's Ctrl-C does not reach it: `stop_lanes` does. What it
-# says is for later, unless it is to be --shown.
+# Run pytest, niced by $1, for each of the other words, in the background and where a terminal's Ctrl-C
+# does not reach it: `stop_lanes` does. What it says is for later.
 start_lane() {
     local output
     output=$(mktemp)
     outputs+=("$output")
-    if [[ $1 == --shown ]]; then
-        shift
-        setsid "$@" </dev/null &
-    else
-        setsid "$@" </dev/null >"$output" 2>&1 &
-    fi
+    setsid nice -n "$1" bash -c '
+        failed=0
+        for tests in "${@:2}"; do "$1" -m pytest $tests || failed=1; done
+        exit "$failed"' lane "$python" "${@:2}" </dev/null >"$output" 2>&1 &
     lanes+=($!)
 }
 
-# Wait for all lanes, and show what they have said.
+# Wait for all lanes, the last one first, and show what they have said.
 end_lanes() {
     local lane
-    for lane in "${!lanes[@]}"; do
+    for ((lane = ${#lanes[@]} - 1; lane >= 0; lane--)); do
         wait "${lanes[lane]}" || failed=1
         cat "${outputs[lane]}"
     done
@@ -146,7 +140,7 @@ end_lanes() {
 # They clean up, for there are devices, and swap on them.
 stop_lanes() {
     [[ ${#lanes[@]} -gt 0 ]] || return 0
-    kill -INT "${lanes[@]}" 2>/dev/null || true
+    kill -INT "${lanes[@]/#/-}" 2>/dev/null || true
     wait "${lanes[@]}" 2>/dev/null || true
     cat "${outputs[@]}"
     rm -f "${outputs[@]}"
