@@ -121,7 +121,10 @@ start_lane() {
     outputs+=("$output")
     setsid nice -n "$1" bash -c '
         failed=0
-        for tests in "${@:2}"; do "$1" -m pytest $tests || failed=1; done
+        for tests in "${@:2}"; do
+            "$1" -m pytest $tests || failed=$?
+            ((failed != 2)) || break # interrupted
+        done
         exit "$failed"' lane "$python" "${@:2}" </dev/null >"$output" 2>&1 &
     lanes+=($!)
 }
