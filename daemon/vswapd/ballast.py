@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from vswap import libc
 from vswapd.memory import has_spare
 
 __all__ = ["Ballast"]
@@ -52,7 +53,7 @@ class Ballast:
     ) -> None:
         """`find_loop` gives the loop device's name (`loopN`) once there is one.
 
-        `spare` is whether there is memory for another piece.
+        `spare` is whether there is memory for all of it.
         """
         self._find_loop = find_loop
         self._spare = spare or has_spare(_PIECES * _PIECE)
@@ -127,6 +128,5 @@ class Ballast:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         with suppress(OSError):
             piece = mmap.mmap(-1, _PIECE, flags=flags)
-            for page in range(0, _PIECE, mmap.PAGESIZE):
-                piece[page] = 1
+            libc.madvise(libc.address_of(piece), _PIECE, libc.MADV_POPULATE_WRITE)
             self._pieces.append(piece)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import json
+import select
 import socket
 from contextlib import suppress
 from typing import Any
@@ -57,6 +58,13 @@ class Link:
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is a message, or the end."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """Wait for a message and the descriptors that came with it; None at the end.

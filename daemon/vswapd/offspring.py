@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -78,9 +77,7 @@ class Child:
 
     def last_words(self) -> Iterator[tuple[Message, list[int]]]:
         """It has ended: what it said before, and nobody has heard yet."""
-        poll = select.poll()
-        poll.register(self.link.fileno(), select.POLLIN)
-        while poll.poll(0) and (received := self.link.receive()) is not None:
+        while self.link.is_readable and (received := self.link.receive()) is not None:
             yield received
 
     def kill(self) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import select
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -118,11 +117,7 @@ def _prepare(
 
 def _has_time(link: Link, *, hurry: bool) -> bool:
     """Whether there is nothing better to do: nobody waits for it, and it has been told nothing."""
-    if hurry:
-        return False
-    poll = select.poll()
-    poll.register(link.fileno(), select.POLLIN)
-    return not poll.poll(0)
+    return not hurry and not link.is_readable
 
 
 def _warm(settings: Settings, has_time: Callable[[], bool]) -> None:

@@ -93,9 +93,8 @@ def knobs(root: Path = Path("/")) -> tuple[Knob, ...]:
 
 
 def _scale_factor() -> int:
-    return min(
-        -(-10_000 * _BETWEEN_MARKS // machine_memory()), 1000
-    )  # which is the most that it takes
+    enough = -(-10_000 * _BETWEEN_MARKS // machine_memory())
+    return min(enough, 1000)  # which is the most that it takes
 
 
 KNOBS = knobs()

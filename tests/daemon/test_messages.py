@@ -173,3 +173,14 @@ def test_it_may_be_closed_twice(links: tuple[Link, Link]) -> None:
     one.close()
     one.close()
     assert one.fileno() == -1
+
+
+def test_a_message_and_the_end_can_be_looked_for(links: tuple[Link, Link]) -> None:
+    one, other = links
+    assert not other.is_readable
+    one.send("hello")
+    assert other.is_readable
+    other.receive()
+    assert not other.is_readable
+    one.close()
+    assert other.is_readable
