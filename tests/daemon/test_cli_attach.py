@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,14 +48,7 @@ def steps(monkeypatch: Patch) -> list[str]:
     return done
 
 
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """As they were afterwards."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number in numbers:
-        signal.signal(number, before[number])
+pytestmark = pytest.mark.usefixtures("kept_signals")
 
 
 @pytest.fixture

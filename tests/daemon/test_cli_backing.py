@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,9 @@ Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Signals are afterwards as they were: commands leave them ignored."""
-    before = {number: signal.getsignal(number) for number in NUMBERS}
+def interruptible(kept_signals: None) -> None:
+    """Ctrl-C is heeded, whoever has started the tests."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number in NUMBERS:
-        signal.signal(number, before[number])
 
 
 @pytest.fixture

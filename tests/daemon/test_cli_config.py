@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +49,11 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: Patch) -> Iterator[None]:
+def machine(tmp_path: Path, monkeypatch: Patch, kept_signals: None) -> None:
     """A machine of 16 GiB with nothing in /etc, and signals as they were."""
     monkeypatch.setattr(conffile, "CONFIG", tmp_path / "etc/vswap.toml")
     monkeypatch.setattr(conffile, "DROP_INS", tmp_path / "etc/vswap.d")
     monkeypatch.setattr(sizes, "machine_memory", lambda: RAM)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number in numbers:
-        signal.signal(number, before[number])
 
 
 # ---------------------------------------------------------------- what is wrong

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -22,15 +21,7 @@ from vswapd.cli.report_page import page
 from vswapd.mounts import Device
 from vswapd.records import parse_timeline
 
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """As they were: the command ignores them in the end."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number in numbers:
-        signal.signal(number, before[number])
+pytestmark = pytest.mark.usefixtures("kept_signals")
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ SIZE = 64 << 20
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 TEST_SECONDS = 40.0
+COMMAND_SECONDS = 30.0
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 SOURCES = [str(Path(package.__path__[0]).parent) for package in (vswap, vswapd)]
 
@@ -303,6 +304,21 @@ def run_worker(
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
+        check=False,
+    )
+
+
+def run_vswap(
+    *arguments: str, seconds: float = COMMAND_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """A command as a person types it."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "vswapd", *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
         check=False,
     )
 

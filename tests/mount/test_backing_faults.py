@@ -35,6 +35,7 @@ from mount.harness import (
     eventually,
     fallocate,
     give,
+    run_vswap,
 )
 
 from vswap.errors import UserError
@@ -89,18 +90,6 @@ def unreadable(swap: int, data: bytes, pages: Iterable[int] | None = None) -> se
 def backwards(pages: int) -> Iterable[int]:
     """An order in which nothing is read ahead."""
     return reversed(range(pages))
-
-
-def vswap(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vswapd", *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
 
 
 @contextmanager
@@ -337,7 +326,7 @@ def test_a_daemon_that_is_killed_leaves_a_dead_mount_and_a_free_file(serve: Serv
         device.wait()
         assert errno_of(lambda: os.pread(swap, PAGE, 0)) in {errno.ENOTCONN, errno.ECONNABORTED}
     assert errno_of(device.swap.stat) == errno.ENOTCONN
-    done = vswap("down", str(device.mount))
+    done = run_vswap("down", str(device.mount))
     assert done.returncode == 0, done.stderr
     assert not device.mounted()
     device = serve()

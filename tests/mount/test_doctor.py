@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from mount.harness import Worker, environment
+from mount.harness import Worker, run_vswap
 from mount.test_user import as_nobody, nobody
 
 pytestmark = pytest.mark.mount
 
+SECONDS = 60.0
+
 User = tuple[str, dict[str, str]]
 __all__ = ["nobody"]  # the fixture
-
-
-def vswap(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vswapd", *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def on_devices(said: str) -> list[str]:
@@ -36,7 +24,7 @@ def on_devices(said: str) -> list[str]:
 
 
 def test_a_device_that_serves_is_found(device: Worker) -> None:
-    done = vswap("doctor", "--json")
+    done = run_vswap("doctor", "--json", seconds=SECONDS)
     assert (done.returncode in (0, 1, 2), done.stderr) == (True, "")
     found = on_devices(done.stdout)
     assert any(text.startswith(("test answers", "test does without")) for text in found)
@@ -44,7 +32,7 @@ def test_a_device_that_serves_is_found(device: Worker) -> None:
 
 def test_a_device_that_is_gone_is_a_failure(device: Worker) -> None:
     device.kill()
-    done = vswap("doctor")
+    done = run_vswap("doctor", seconds=SECONDS)
     assert done.returncode == 2
     assert "failure  the daemon of test is gone; `vswap down test` clears the rest" in done.stdout
 
@@ -69,11 +57,13 @@ def test_a_user_needs_no_root_and_is_told_what_it_would_show(
 def test_the_status_of_a_real_device(device: Worker) -> None:
     with device.swap.open("r+b", buffering=0) as file:
         file.write(bytes(range(256)) * 256)
-    done = vswap("status", str(device.mount), "-nrb", "-o", "NAME,SIZE,DATA,ALGORITHM,LIMIT,PID")
+    chosen = ("-nrb", "-o", "NAME,SIZE,DATA,ALGORITHM,LIMIT,PID")
+    done = run_vswap("status", str(device.mount), *chosen, seconds=SECONDS)
     assert done.returncode == 0
     pid = str(device.pid)
     assert done.stdout.split() == ["test", str(64 << 20), "65536", "zstd-fast", "-", pid]
-    everything = vswap("status", str(device.mount), "--output-all", "--raw", "--noheadings")
+    chosen = ("--output-all", "--raw", "--noheadings")
+    everything = run_vswap("status", str(device.mount), *chosen, seconds=SECONDS)
     restarts, uptime = everything.stdout.split()[15:17]
     assert restarts == "0"
     assert uptime.endswith("s")

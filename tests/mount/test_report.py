@@ -8,13 +8,12 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
 import pytest
 from daemon.records_support import NOW, lively
-from mount.harness import PAGE, Start, environment, eventually
+from mount.harness import PAGE, Start, eventually, run_vswap
 
 from vswapd.cli.report_page import page
 from vswapd.records import parse_timeline
@@ -60,22 +59,11 @@ def browse(document: Path, folder: Path, *flags: str) -> str:
     return done.stdout
 
 
-def report(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vswapd", "report", *args],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-
-
 def test_a_real_device_s_report_in_a_browser(start: Start, tmp_path: Path) -> None:
     device = start(prelude=FASTER, name=f"report{os.getpid()}")
     assert device.told == "ready", device.stderr()
     document = tmp_path / "report.html"
-    early = report(str(device.mount), "-o", str(document))
+    early = run_vswap("report", str(device.mount), "-o", str(document), seconds=SECONDS)
     if early.returncode:
         assert "has no history yet" in early.stderr
         assert early.stderr.count("\n") == 1
@@ -92,7 +80,8 @@ def test_a_real_device_s_report_in_a_browser(start: Start, tmp_path: Path) -> No
         assert eventually(known)
     finally:
         os.close(fd)
-    done = report(str(device.mount), "-o", str(document), "--force", "--since", "1h")
+    again = ("--force", "--since", "1h")
+    done = run_vswap("report", str(device.mount), "-o", str(document), *again, seconds=SECONDS)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{document}\n", "")
     assert document.stat().st_mode & 0o111 == 0
 

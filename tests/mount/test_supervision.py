@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from mount.harness import Start, Worker, close, environment, eventually, family, give, halt
+from mount.harness import (
+    Start,
+    Worker,
+    close,
+    environment,
+    eventually,
+    family,
+    give,
+    halt,
+    run_vswap,
+)
 
 from vswapd.cli import replace
 from vswapd.mounts import Device
@@ -38,18 +47,6 @@ def write(device: Worker, data: bytes) -> None:
         os.pwrite(fd, data, 0)
     finally:
         close(fd)
-
-
-def vswap(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vswapd", *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
 
 
 # --- The watchdog ----------------------------------------------------------------------
@@ -193,4 +190,4 @@ def test_who_fails_again_and_again_is_given_up_and_nothing_is_lost(
     assert read(waiting) == b"kept"
     given_up.wait()
     assert give(given_up, "check")[0] == 0
-    assert vswap("down", str(given_up.mount)).returncode == 0
+    assert run_vswap("down", str(given_up.mount)).returncode == 0
