@@ -11,6 +11,7 @@ from qemu.guest import Done, Guest, Job
 
 __all__ = [
     "FILL_SECONDS",
+    "GROUP",
     "MIB",
     "PASSES",
     "Stack",
@@ -19,6 +20,7 @@ __all__ = [
     "hog_command",
     "judged",
     "wait_filled",
+    "within",
 ]
 
 MIB = 1 << 20
@@ -79,6 +81,14 @@ def wait_filled(hog: Job) -> None:
     while "verify" not in hog.text(2):
         assert hog.poll(), hog.wait()
         hog.guest.run("sleep", "1", seconds=FILL_SECONDS)
+
+
+GROUP = "/sys/fs/cgroup/limited"
+
+
+def within(mib: int) -> str:
+    """What a shell runs to go on in `GROUP`, with so much memory: what is more is swapped out."""
+    return f"mkdir -p {GROUP} && echo {mib}M >{GROUP}/memory.max && echo $$ >{GROUP}/cgroup.procs"
 
 
 def cut_off(line: str) -> bool:

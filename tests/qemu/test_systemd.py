@@ -8,7 +8,7 @@ import time
 import pytest
 from qemu.conftest import Boot, Tell
 from qemu.guest import Guest, Job
-from qemu.stack import FILL_SECONDS, PASSES, Stack, cut_off, hog_command
+from qemu.stack import FILL_SECONDS, GROUP, PASSES, Stack, cut_off, hog_command, within
 
 UNIT = "vswap@swap0.service"
 SYSTEMD = "/lib/systemd/systemd"
@@ -49,7 +49,6 @@ def swapped(guest: Guest) -> None:
 
 
 JOURNAL = f"journalctl -u {UNIT} --no-pager"
-GROUP = "/sys/fs/cgroup/keep"
 KEEP = """
 import hashlib, pathlib, sys, time
 with open("/opt/test/corpus", "rb") as file:
@@ -84,8 +83,7 @@ def pushed_out(guest: Guest) -> Job:
 
     So systemd's do not, who has to start and stop the unit.
     """
-    guest.sh(f"mkdir {GROUP}; echo 32M >{GROUP}/memory.max")
-    job = ready(guest, KEEP, before=f"echo $$ >{GROUP}/cgroup.procs")
+    job = ready(guest, KEEP, before=within(32))
     assert used_mib(guest) > 10
     return job
 

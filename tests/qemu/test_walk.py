@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qemu.conftest import Boot
 from qemu.guest import Done, Guest
-from qemu.stack import Stack, cut_off, hog_command, judged
+from qemu.stack import GROUP, Stack, cut_off, hog_command, judged, within
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "vswap@swap0"
@@ -22,11 +22,6 @@ STEP_SECONDS = 120.0
 HOG_SECONDS = 280.0
 MEMORY = 512
 HOG_MIB = 64
-LIMITED = """
-mkdir /sys/fs/cgroup/hog
-echo 32M >/sys/fs/cgroup/hog/memory.max
-echo $$ >/sys/fs/cgroup/hog/cgroup.procs
-exec """
 """It swaps, by its group's limit."""
 
 PROGRAM = "/opt/vswap/bin/vswap"
@@ -171,9 +166,9 @@ def upgrades_and_swaps(user: User) -> None:
     assert user.main_process() != "0"
     stack = Stack(user.guest)
     stack.check()
-    user.guest.write("/tmp/hog", LIMITED + shlex.join(hog_command(HOG_MIB, "--passes", "1")))
-    judged(user.guest.run("sh", "-e", "/tmp/hog", seconds=HOG_SECONDS))
-    user.sh("rmdir /sys/fs/cgroup/hog")
+    hog = shlex.join(hog_command(HOG_MIB, "--passes", "1"))
+    judged(user.guest.run("sh", "-ec", f"{within(32)}; exec {hog}", seconds=HOG_SECONDS))
+    user.sh(f"rmdir {GROUP}")
     assert int(user.sh("sed -n 's/^pswpin //p' /proc/vmstat")) > 0
     stack.check()
     stats = stack.stats()
