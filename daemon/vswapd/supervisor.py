@@ -20,23 +20,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from vswap.errors import UserError
-from vswapd.ending import is_ending, open_worker
+from vswapd.ending import is_ending
 from vswapd.estate import Estate
 from vswapd.held import Held, Record
 from vswapd.loop import Loop
 from vswapd.messages import Message
 from vswapd.notify import Told, reason
-from vswapd.offspring import FORK_SERVER, Child, Death, ForkServer, Predecessor
+from vswapd.nursery import LONGEST_SECONDS, Nursery
+from vswapd.offspring import FORK_SERVER, Child, Death
 from vswapd.patience import Patience
 from vswapd.sdnotify import Keeper
+from vswapd.succession import Succession
 from vswapd.watchdog import Watchdog
 
 __all__ = ["Supervisor"]
 
 _TICK_SECONDS = 1.0
-_SERVER_SECONDS = 1.0
-_LONGEST_SECONDS = 60.0
-"""How long until what failed beside a worker that serves is tried again: at first, and at most."""
 
 _FAULT_SECONDS = 0.1
 """Between an error that nobody foresaw, and the next one."""
@@ -60,18 +59,18 @@ class Supervisor:
         self.estate = Estate(record, keeper)
         self.loop = Loop()
         self._ready = ready
-        self._command = command
-        self._server: ForkServer | None = None
-        self._server_at = 0.0  # not before that is the next one started
-        self._server_pause = _SERVER_SECONDS
+        self._nursery = Nursery(
+            self.loop,
+            self.estate,
+            command,
+            is_needed=lambda: not self._is_complete,
+            fail=self._go_wrong,
+        )
+        self._succession = Succession(self.loop, self.estate)
         self._worker: Child | None = None
         self._standby: Child | None = None
-        self._ended: int | None = None  # the process number of the last worker
-        self._before: Predecessor | None = None  # a worker that must end first
-        self._look_around = False  # for others, before a worker is told to serve
         self._inherited = False  # the device was there before us
         self._gave_up = False
-        self._warned: set[str] = set()
         self.has_rival = False
         """Whether another supervisor has all of it too, and goes on with it if we end."""
         self.held_back = False
@@ -98,8 +97,7 @@ class Supervisor:
 
     def follow(self, pidfd: int) -> None:
         """A worker that is not ours still runs: it is killed when a standby could serve."""
-        self._before = Predecessor(pidfd)
-        self.loop.watch(pidfd, self._on_end_before)
+        self._succession.follow(pidfd)
 
     @property
     def _may_end(self) -> bool:
@@ -116,7 +114,7 @@ class Supervisor:
     def go_on(self) -> None:
         """We decide again. A worker that is not ours must end first."""
         self.held_back = False
-        self._look_around = True
+        self._succession.look_around()
         deferred, self._deferred = self._deferred, []
         for child, message, fds in deferred:
             if child is self._worker:
@@ -174,16 +172,16 @@ class Supervisor:
     def _due(self) -> float:
         """When something is to be done next."""
         now = time.monotonic()
-        times = (self._server_at, self._next_at, self._tick_at)
+        times = (self._nursery.due_at, self._next_at, self._tick_at)
         return min((at for at in times if at > now), default=now + _TICK_SECONDS)
 
     def _keep_up(self) -> None:
         """Do what has become due, or possible."""
         now = time.monotonic()
-        self._find_before()
+        if not self.held_back:
+            self._succession.find()
         self._hurry()
-        if self._server is None and now >= self._server_at and not self._is_complete:
-            self._start_server(now)
+        self._nursery.keep_up(now)
         if not self._patience.given_up and now >= self._next_at:
             if self._is_needed():
                 self._fork()
@@ -207,7 +205,7 @@ class Supervisor:
             self._give_up(standby)
         if self._patience.given_up and worker is not None and now > self._next_at:
             self._patience.asked()  # it was only standbys that failed
-            self._next_at = now + _LONGEST_SECONDS
+            self._next_at = now + LONGEST_SECONDS
 
     def _give_up(self, standby: Child) -> None:
         if standby.pidfd is not None:
@@ -216,7 +214,7 @@ class Supervisor:
         self.loop.ignore(standby.link)
         standby.link.close()  # it ends, if it is born yet
         self._standby = None
-        self._drop_server()
+        self._nursery.drop()
 
     def _on_signals(self, numbers: bytes) -> None:
         if signal.SIGHUP in numbers:
@@ -234,49 +232,7 @@ class Supervisor:
         self._unmounting = False
         self.loop.wake()
 
-    # --- The fork server ------------------------------------------------------------------
-
-    def _start_server(self, now: float) -> None:
-        self._server_at = now + self._server_pause
-        self._server_pause = min(2 * self._server_pause, _LONGEST_SECONDS)
-        try:
-            self._server = ForkServer(self._command, self.estate.record.settings)
-        except OSError as error:
-            self._go_wrong(f"cannot start: {error.strerror}")
-            return
-        self.loop.watch(self._server.link, self._on_server)
-
-    def _on_server(self) -> None:
-        assert self._server is not None
-        received = self._server.link.receive()
-        if received is None:
-            self._drop_server()
-            if self._is_complete:
-                self._server_at = 0.0  # the next one is started when it is needed
-            else:
-                self._go_wrong("the fork server has ended")
-            return
-        message, _ = received
-        if message["is"] == "warm":
-            self._server.warm = True
-            self._server_pause = _SERVER_SECONDS
-            self.estate.is_to_be(message["settings"], message["point"])
-            for warning in message["warnings"]:
-                self._warn(warning)
-        else:
-            self._go_wrong(str(message["why"]))
-
-    def _warn(self, warning: str) -> None:
-        """Once is enough: each fork server says it."""
-        if warning not in self._warned:
-            self._warned.add(warning)
-            _log.warning("%s", warning)
-
-    def _drop_server(self) -> None:
-        if self._server is not None:
-            self.loop.ignore(self._server.link)
-            self._server.close()
-            self._server = None
+    # --- Children -------------------------------------------------------------------------
 
     @property
     def _is_complete(self) -> bool:
@@ -286,23 +242,20 @@ class Supervisor:
         spares = self.estate.record.values.get("spares")
         return spares == 0 or (spares == 1 and self._standby is not None)
 
-    # --- Children -------------------------------------------------------------------------
-
     def _is_needed(self) -> bool:
         """Whether another standby is. Not while a worker begins: it has something better to do."""
         busy = self._worker is not None and self._worker.serving_since is None
-        is_able = self._server is not None and self._server.warm
+        is_able = self._nursery.is_able
         return self._standby is None and not busy and is_able and not self._is_complete
 
     def _fork(self) -> None:
-        assert self._server is not None
-        self._standby = child = self._server.fork(hurry=self._nobody_serves)
+        self._standby = child = self._nursery.fork(hurry=self._nobody_serves)
         self.loop.watch(child.link, lambda: self._on_child(child))
 
     @property
     def _nobody_serves(self) -> bool:
         """Whether requests can come, and nobody answers them: neither ours nor another's."""
-        others = self.held_back or self._before is not None
+        others = self.held_back or self._succession.waits
         return self._worker is None and self.estate.is_open and not others
 
     def _hurry(self) -> None:
@@ -316,7 +269,7 @@ class Supervisor:
         child, held = self._standby, self.estate.held
         if child is None or not child.prepared or held is None or held.connection is None:
             return
-        if not self._has_ended_before():
+        if not self._succession.is_over():
             return
         self._standby, self._worker, child.is_worker = None, child, True
         fds = [held.connection] if held.backing is None else [held.connection, held.backing]
@@ -329,28 +282,8 @@ class Supervisor:
             backing=record.backing,
             restarts=record.restarts,
             supervisor=os.getpid(),
-            ended=self._ended,
+            ended=self._succession.ended,
         )
-
-    def _has_ended_before(self) -> bool:
-        """Whether nobody else works on the state any more. Who does is killed."""
-        while True:
-            self._find_before()
-            if self._before is None:
-                return True
-            self._before.kill()
-            if not is_ending(self._before.pid):
-                return False  # until its end is told
-            self._on_end_before()
-
-    def _find_before(self) -> None:
-        """Who works on the state although it is not ours, if that is to be asked."""
-        held = self.estate.held
-        if self._look_around and self._before is None and held is not None and not self.held_back:
-            self._look_around = False
-            pidfd = open_worker(held.state[0])
-            if pidfd is not None:
-                self.follow(pidfd)
 
     def _on_child(self, child: Child) -> None:
         received = child.link.receive()
@@ -443,7 +376,7 @@ class Supervisor:
         """There is no worker any more."""
         for received in worker.last_words():
             self._hear(worker, *received)
-        self._worker, self._ended = None, worker.pid
+        self._worker, self._succession.ended = None, worker.pid
         if self._watchdog is not None:
             self._watchdog.forgive()
         self.estate.note(restarts=self.estate.record.restarts + 1)
@@ -481,15 +414,6 @@ class Supervisor:
             self.loop.ignore(child.pidfd)
         return child.reap()
 
-    def _on_end_before(self) -> None:
-        """The worker of a supervisor before us has ended."""
-        assert self._before is not None
-        self._ended = self._before.pid
-        self.loop.ignore(self._before.pidfd)
-        self._before.close()
-        self._before = None
-        self._look_around = True
-
     def _go_wrong(self, why: str) -> None:
         """What failed is the start, or something that is tried again."""
         self._gave_up = self._may_end and self._ready.tell(f"error {why}")
@@ -509,6 +433,6 @@ class Supervisor:
         for child in (self._standby, self._worker if ours and over else None):
             if child is not None:
                 child.kill()
-        self._drop_server()
+        self._nursery.drop()
         if ours and over and not self.has_rival:
             self.estate.forget()

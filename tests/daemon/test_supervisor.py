@@ -25,12 +25,11 @@ import pytest
 from vswap import libc
 from vswapd import fusemount, mounts
 from vswapd.config import Settings
-from vswapd.ending import is_ending
 from vswapd.handover import Inheritance
 from vswapd.held import Held, Record
-from vswapd.lockholder import lock
 from vswapd.messages import Link
 from vswapd.notify import Ready
+from vswapd.nursery import Nursery
 from vswapd.offspring import Child
 from vswapd.patience import MOST
 from vswapd.sdnotify import Keeper, read_record
@@ -289,15 +288,13 @@ def test_no_standby_serves_while_somebody_else_decides(supervisor: Supervisor) -
     assert supervisor.worker == child.pidfd
     end(supervisor, child)
     other.close()
-    assert supervisor._server is not None
-    supervisor.loop.ignore(supervisor._server.link)
-    supervisor._server.close()
+    supervisor._nursery.drop()
 
 
 def test_a_predecessor_ends_before_a_standby_serves(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vswapd.supervisor.is_ending", lambda _pid: False)
+    monkeypatch.setattr("vswapd.succession.is_ending", lambda _pid: False)
     before, far = made_child(supervisor)
     assert before.pidfd is not None
     supervisor._standby = None
@@ -312,7 +309,7 @@ def test_a_predecessor_ends_before_a_standby_serves(
     ended = os.waitid(os.P_PIDFD, before.pidfd, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     assert ended.si_status == signal.SIGKILL
-    supervisor._on_end_before()
+    supervisor._succession._on_end()
     supervisor._promote()
     assert supervisor.worker == child.pidfd
     for each, link in ((child, other), (before, far)):
@@ -342,112 +339,12 @@ def test_a_predecessor_that_is_ending_is_not_waited_for(supervisor: Supervisor) 
         link.close()
 
 
-@pytest.fixture
-def locking(held: Held) -> Iterator[Callable[[], int]]:
-    """Makes processes that work on the state, and are nobody's workers here."""
-    made: list[int] = []
-
-    def fork() -> int:
-        ours, theirs = os.pipe()
-        pid = os.fork()
-        if not pid:
-            try:
-                libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # also if a test fails
-                lock(held.state[0])
-                os.write(theirs, b"done")
-                signal.pause()
-            finally:
-                os._exit(1)
-        made.append(pid)
-        os.close(theirs)
-        assert os.read(ours, 10) == b"done"
-        os.close(ours)
-        return pid
-
-    yield fork
-    for pid in made:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-def has_been_killed(pid: int) -> bool:
-    return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG))
-
-
-def wait_killed(pid: int) -> None:
-    """Until it has been killed; what was to do so has been done."""
-    deadline = time.monotonic() + SECONDS
-    while not has_been_killed(pid):
-        assert time.monotonic() < deadline, "nobody has killed it"
-
-
 def prepared(supervisor: Supervisor) -> tuple[Child, Link]:
     """A standby that could serve."""
     child, other = made_child(supervisor)
     other.send("prepared", signs=[0], region=0)
     supervisor._on_child(child)
     return child, other
-
-
-def test_who_works_on_the_state_ends_before_we_go_on(
-    supervisor: Supervisor, locking: Callable[[], int]
-) -> None:
-    """Another supervisor's worker, of which we have heard nothing."""
-    pid = locking()
-    child, other = prepared(supervisor)
-    supervisor.hold_back()
-    supervisor.go_on()
-    supervisor._promote()
-    wait_killed(pid)
-    while supervisor.worker is None:  # its end is told, or seen
-        supervisor.loop.wait(time.monotonic() + SECONDS)
-        supervisor._promote()
-    assert supervisor.worker == child.pidfd
-    end(supervisor, child)
-    other.close()
-
-
-def test_who_works_on_the_state_after_a_predecessor_ends_too(
-    supervisor: Supervisor, locking: Callable[[], int]
-) -> None:
-    """One served while the memory of one before it was unmapped, and waited for its lock."""
-    before, far = made_child(supervisor)
-    assert before.pidfd is not None
-    supervisor._standby = None
-    supervisor.follow(os.dup(before.pidfd))
-    child, other = prepared(supervisor)
-    pid = locking()
-    os.kill(before.pid, signal.SIGKILL)
-    os.waitid(os.P_PIDFD, before.pidfd, os.WEXITED | os.WNOWAIT)
-    supervisor._promote()
-    if supervisor.worker is None:
-        supervisor._promote()
-    wait_killed(pid)
-    for each, link in ((child, other), (before, far)):
-        end(supervisor, each)
-        link.close()
-
-
-def test_who_works_beside_one_that_is_ending_ends_too(
-    supervisor: Supervisor, locking: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first one takes a while to end, as one with much memory does."""
-    first, second = locking(), locking()
-
-    def ending(pid: int) -> bool:
-        return pid == first or is_ending(pid)
-
-    monkeypatch.setattr("vswapd.supervisor.is_ending", ending)
-    monkeypatch.setattr("vswapd.ending.is_ending", ending)
-    supervisor._ended = first
-    child, other = prepared(supervisor)
-    supervisor.hold_back()
-    supervisor.go_on()
-    while supervisor.worker is None:
-        supervisor._promote()
-    wait_killed(second)
-    end(supervisor, child)
-    other.close()
 
 
 def serve(supervisor: Supervisor) -> tuple[Child, Link]:
@@ -490,7 +387,7 @@ def heard(other: Link) -> list[str]:
 
 def keep_up(supervisor: Supervisor) -> None:
     """One round, with no fork server."""
-    supervisor._server_at = float("inf")
+    supervisor._nursery.due_at = float("inf")
     supervisor._keep_up()
 
 
@@ -536,7 +433,7 @@ def test_a_standby_hurries_when_a_predecessor_has_ended(supervisor: Supervisor) 
     assert heard(other) == []
     process.kill()
     process.wait()
-    supervisor._on_end_before()
+    supervisor._succession._on_end()
     keep_up(supervisor)
     assert heard(other) == ["hurry"]
     end(supervisor, child)
@@ -573,9 +470,7 @@ def test_a_standby_does_not_hurry_while_another_one_serves(
     end(supervisor, child)
     other.close()
     held.connection = connection
-    if supervisor._before is not None:
-        supervisor.loop.ignore(supervisor._before.pidfd)
-        supervisor._before.close()
+    supervisor._succession.forget()
     process.kill()
     process.wait()
 
@@ -924,22 +819,14 @@ def test_a_fork_server_that_ends_before_is_tried_again_if_there_is_something_to_
     code = "import sys, vswapd.messages as m; link = m.Link.of(int(sys.argv[-1]))"
     if says == "why":
         code += "; link.send('failed', why='it is Friday')"
-    inherited._command = [sys.executable, "-c", code]
+    nursery = inherited._nursery
+    nursery._command = [sys.executable, "-c", code]
     inherited.has_rival = rival
-    inherited._start_server(time.monotonic())
-    while inherited._server is not None:
+    nursery.keep_up(time.monotonic())
+    while nursery._server is not None:
         inherited.loop.wait(time.monotonic() + SECONDS)
     why = "error it is Friday" if says == "why" else "error the fork server has ended"
     assert (inherited._status, ready.lines[:1]) == ((2, [why]) if rival else (None, []))
-
-
-def test_a_fork_server_that_cannot_be_started_is_tried_again(
-    inherited: Supervisor, ready: Told
-) -> None:
-    inherited._command = ["/nowhere/vswap-forks"]
-    inherited._keep_up()
-    assert (inherited._status, ready.lines, inherited._server) == (None, [], None)
-    assert inherited._server_at > time.monotonic()
 
 
 @pytest.mark.parametrize("rival", [False, True])
@@ -1086,7 +973,7 @@ def test_one_that_ends_before_it_hands_over_is_followed(heiress: Heiress) -> Non
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is started, and signals are as before in the end."""
-    monkeypatch.setattr(Supervisor, "_start_server", lambda _self, _now: None)
+    monkeypatch.setattr(Nursery, "keep_up", lambda _self, _now: None)
     monkeypatch.setattr("vswapd.supervisor._FAULT_SECONDS", 0, raising=False)
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
