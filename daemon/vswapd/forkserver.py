@@ -61,7 +61,7 @@ def main() -> int:
     link.send("warm", warnings=warnings, settings=settings.to_json(), point=settings.mount)
     gc.collect()
     gc.freeze()  # what is here already is not looked at again, or the forks would copy it
-    memory.take_precedence(inherited=False)  # nobody may serve until it has forked
+    memory.take_precedence()  # nobody may serve until it has forked, and so may its forks
     return _fork_on_demand(link, settings, preparation)
 
 
@@ -71,14 +71,12 @@ def _fork_on_demand(link: Link, settings: Settings, preparation: memory.Preparat
         message, (fd,) = received
         hurry = bool(message.get("hurry"))  # a supervisor of older code does not say
         if settings.is_small:
-            memory.take_precedence()  # for the fork
             parent = _fork_and_end()
             _wait_until_gone(parent)  # its pages are ours then, and need no copies
             link.close()
             _be(fd, settings, preparation, pages, hurry=hurry, parent=parent)
         middle = os.fork()
         if not middle:
-            memory.take_precedence()  # for the child
             # The child's parent ends at once, so that the supervisor, who takes orphans in,
             # becomes its parent, and learns how it ends.
             parent = _fork_and_end()

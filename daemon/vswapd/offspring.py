@@ -57,8 +57,12 @@ class Child:
         """Nobody serves: let it do without what can be done without."""
         if not self.hurries and self.pidfd is not None:
             self.hurries = True
-            give_precedence_to(self.pid)  # it may be waiting for memory, and not hear
-            self.link.send("hurry")
+            self.link.send("hurry")  # first: see `standby`, which may just give up precedence
+            self.let_first()
+
+    def let_first(self) -> None:
+        """Have it go before ordinary tasks: it may be waiting for memory, and not hear."""
+        give_precedence_to(self.pid)
 
     def open_threads(self, tids: Iterable[int]) -> None:
         """Have `threads` for these, where the kernel gives such descriptors."""

@@ -62,9 +62,8 @@ def main(
         told = link.receive()
         if told is None:
             return 0
-        # Until here it has precedence, for nobody could help it: now it can be told to hurry.
         if not hurry:
-            memory.give_precedence()
+            _give_way(link)
         has_time = partial(_has_time, link, hurry=hurry)
         left = make_own(pages, has_time)
         threading.stack_size(STACK_SIZE)
@@ -113,6 +112,16 @@ def _prepare(
         "prepared", made, signs=channel.signs(state), region=state.fds().index(state.buffers.fd)
     )
     return state, rings
+
+
+def _give_way(link: Link) -> None:
+    """Go first no longer. Until here nobody could help it: now it can be told to hurry.
+
+    Who tells it gives it precedence after that, so if it is told meanwhile that is not undone.
+    """
+    memory.give_precedence()
+    if link.is_readable:
+        memory.take_precedence()
 
 
 def _has_time(link: Link, *, hurry: bool) -> bool:

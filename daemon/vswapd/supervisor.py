@@ -274,6 +274,7 @@ class Supervisor:
         self._standby, self._worker, child.is_worker = None, child, True
         fds = [held.connection] if held.backing is None else [held.connection, held.backing]
         record = held.record
+        child.let_first()  # it may still be warming up
         child.link.send(
             "serve",
             fds,

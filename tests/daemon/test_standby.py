@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 
 from vswap.store import State
-from vswapd import channel, standby
+from vswapd import channel, memory, standby
 from vswapd.config import Settings
 from vswapd.control import Rings
 from vswapd.memory import Preparation
@@ -75,6 +75,24 @@ def end_of(child: Child) -> tuple[bool, int]:
     assert child.pidfd is not None
     assert select.select([child.pidfd], [], [], SECONDS)[0]
     return child.reap()
+
+
+@pytest.mark.parametrize(("is_told", "calls"), [(False, ["give"]), (True, ["give", "take"])])
+def test_precedence_is_had_again_by_one_that_has_been_told_to_hurry(
+    is_told: bool, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before it came to give up what it has, and given it from outside before that, too."""
+    called: list[str] = []
+    monkeypatch.setattr(memory, "give_precedence", lambda: called.append("give"))
+    monkeypatch.setattr(memory, "take_precedence", lambda: called.append("take"))
+    link, theirs = Link.pair()
+    with theirs:
+        if is_told:
+            link.send("hurry")
+        own = Link(theirs)
+        standby._give_way(own)
+    link.close()
+    assert called == calls
 
 
 def test_it_says_who_it_is_first(forked: Forked) -> None:

@@ -276,6 +276,24 @@ def test_a_standby_is_given_the_state_and_then_the_connection(
     other.close()
 
 
+def test_a_standby_that_is_to_serve_goes_first(supervisor: Supervisor) -> None:
+    """It may still be warming up, and wait for memory that waits for it."""
+    child, other = prepared(supervisor)
+    assert os.sched_getscheduler(child.pid) == os.SCHED_OTHER
+    supervisor._promote()
+    probe, far = made_child(supervisor)
+    allowed = True
+    try:
+        os.sched_setscheduler(probe.pid, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        allowed = False
+    expected = os.SCHED_RR if allowed else os.SCHED_OTHER
+    assert os.sched_getscheduler(child.pid) == expected
+    for each, link in ((child, other), (probe, far)):
+        end(supervisor, each)
+        link.close()
+
+
 def test_no_standby_serves_while_somebody_else_decides(supervisor: Supervisor) -> None:
     child, other = made_child(supervisor)
     other.send("prepared", signs=[0], region=0)
