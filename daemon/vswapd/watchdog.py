@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 __all__ = ["Watchdog"]
 
+_LOOK_SECONDS = 2.0
+"""The most that counts of the time between two looks, which are one second apart."""
+
 Signs = tuple[bytes, ...]
 
 
@@ -30,20 +33,27 @@ class Watchdog:
         self._signs = signs
         self._waiting = waiting
         self._seen: Signs = ()
-        self._since: float | None = None
+        self._looked = 0.0
+        self._quiet: float | None = None  # for how long nothing has changed, while requests wait
 
     def look(self, now: float) -> bool:
-        """Whether the worker hangs."""
+        """Whether the worker hangs.
+
+        Who looks late was suspended, or starved; so, perhaps, was the worker: most of that time
+        does not count.
+        """
+        passed, self._looked = min(now - self._looked, _LOOK_SECONDS), now
         signs = self._signs()
         busy = any(any(sign[:4]) for sign in signs) or self._waiting()
         if not busy:
-            self._since = None
+            self._quiet = None
             return False
-        if signs != self._seen or self._since is None:
-            self._seen, self._since = signs, now
+        if signs != self._seen or self._quiet is None:
+            self._seen, self._quiet = signs, 0.0
             return False
-        return bool(self._patience) and now - self._since >= self._patience
+        self._quiet += passed
+        return bool(self._patience) and self._quiet >= self._patience
 
     def forgive(self) -> None:
         """There is another worker."""
-        self._since = None
+        self._quiet = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,13 @@ class Worker:
         self.watchdog = Watchdog(self.patience, lambda: tuple(self.signs), lambda: self.waiting)
 
     def look(self, *times: float) -> list[bool]:
-        return [self.watchdog.look(now) for now in times]
+        """What it says at these times. It looks each second between them, too."""
+        said = []
+        for before, now in pairwise([times[0], *times]):
+            for second in range(int(before) + 1, int(now)):
+                self.watchdog.look(second)
+            said.append(self.watchdog.look(now))
+        return said
 
 
 def test_an_idle_worker_does_not_hang() -> None:
@@ -92,6 +99,14 @@ def test_the_time_nobody_looked_at_is_no_time_it_hung() -> None:
     worker.look(0)
     worker.waiting = True
     assert worker.look(1000, 1000 + PATIENCE) == [False, True]
+
+
+def test_a_pause_of_both_is_no_time_it_hung() -> None:
+    """All of us may be suspended, each in the middle of what it does."""
+    worker = Worker([sign(2), FREE])
+    assert worker.look(0, PATIENCE - 3) == [False, False]
+    assert worker.look(1000) == [False]
+    assert worker.look(1001) == [True]
 
 
 def test_another_worker_is_given_all_the_time_again() -> None:
