@@ -6,7 +6,7 @@ as a service. It talks over a virtio port, one JSON object to a line.
     host  -> guest   {"job": N, "start": [ARGV...], "env": {...}}
                      {"job": N, "signal": NUMBER}      to the job's whole process group
                      {"job": N, "write": PATH, "text": TEXT}
-    guest -> host    {"ready": RELEASE, "uptime": SECONDS}          once
+    guest -> host    {"ready": RELEASE}                             once
                      {"job": N, "line": TEXT, "stream": 1 or 2}     as they come
                      {"job": N, "exit": STATUS}                     after its last line
 """
@@ -47,12 +47,12 @@ class Agent:
         """One line to the host."""
         line = json.dumps(message).encode() + b"\n"
         with self._lock:
-            self._port.write(line)
+            while line:  # the port takes 32 KiB at a time
+                line = line[self._port.write(line) :]
 
     def serve(self) -> None:
         """Do what the host asks for."""
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        self.say(ready=os.uname().release, uptime=uptime)
+        self.say(ready=os.uname().release)
         for line in iter(self._port.readline, b""):
             request = json.loads(line)
             try:

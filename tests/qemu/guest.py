@@ -196,12 +196,14 @@ class Guest:
         self.dead = False
         self.release = ""
         self.boot_seconds = 0.0
+        """From qemu's start to the hand's first word."""
         self._jobs: dict[int, Job] = {}
         self._ready = threading.Event()
         self._lock = threading.Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="vswap-qemu-")  # a short path
         port = Path(self._scratch.name) / "port"
         self._errors = (folder / "qemu").open("w+")
+        self._began = time.monotonic()
         command = machine.command(self.console, port, Path(self._scratch.name))
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors
@@ -230,17 +232,20 @@ class Guest:
             self.fail("it does not boot")
 
     def _read(self) -> None:
-        with suppress(OSError), self._socket.makefile("rb") as lines:
-            for line in lines:
-                self._hear(json.loads(line))
-        self.dead = True
-        self._ready.set()
-        for job in list(self._jobs.values()):
-            job.hear({"exit": -1})
+        try:
+            with suppress(OSError), self._socket.makefile("rb") as lines:
+                for line in lines:
+                    self._hear(json.loads(line))
+        finally:
+            self.dead = True
+            self._ready.set()
+            for job in list(self._jobs.values()):
+                job.hear({"exit": -1})
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "ready" in message:
-            self.release, self.boot_seconds = message["ready"], message["uptime"]
+            self.release = message["ready"]
+            self.boot_seconds = time.monotonic() - self._began
             self._ready.set()
         else:
             self._jobs[message["job"]].hear(message)
@@ -289,9 +294,11 @@ class Guest:
     def wait_end(self, seconds: float) -> None:
         """Until it has switched itself off. Raises `GuestError` if it does not."""
         try:
-            self._process.wait(seconds)
+            status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.fail(f"still on after {seconds} s")
+        if status:
+            self.fail(f"qemu was ended: {status}")
 
     def stop(self) -> None:
         """The end of it, whatever it does."""

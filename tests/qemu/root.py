@@ -15,6 +15,7 @@ from pathlib import Path
 from qemu.cache import cached, key_of
 from qemu.kernels import debian
 
+from bench import corpus as corpus_module
 from bench.build import build
 from bench.corpus import corpus
 from vswapd.manifest import Installed
@@ -31,7 +32,6 @@ LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr
 SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 IMAGE_SIZE = "1G"
 UNIT = "vswap@swap0.service"
-_MADE = "2"  # counted up when what is in the base comes about in another way
 CORPUS_MIB = 64
 PROGRAMS = ("hog",)
 
@@ -75,10 +75,11 @@ def root_image(*, installed: bool = True) -> Path:
     programs = [build(name, base.parent / "programs") for name in PROGRAMS]
     key = key_of(
         base.name,
-        *(_contents(file) for file in [*files, Path(__file__), *programs]),
+        *(_contents(file) for file in [*files, *programs]),
         wheel.read_bytes(),
     )
-    data = cached("corpus", "64", _corpus) / "corpus"
+    made_of = _contents(Path(corpus_module.__file__))
+    data = cached("corpus", key_of(str(CORPUS_MIB), made_of), _corpus) / "corpus"
 
     def make(folder: Path) -> None:
         tree = base / "tree"
@@ -126,7 +127,7 @@ def _pip(*arguments: str) -> None:
 
 def _base() -> Path:
     wanted = (ROOT / "requirements/run.txt").read_text()
-    key = key_of(SUITE, *PACKAGES, wanted, *LEFT_OUT, _MADE)
+    key = key_of(wanted, _contents(Path(__file__)))  # which says how, and of which packages
     return cached("base", key, _make_base)
 
 

@@ -58,6 +58,10 @@ class Stack:
         assert stats["internal_errors"] == stats["protocol_errors"] == 0
         return stats
 
+    def used_mib(self) -> int:
+        """What lies on the device, by the kernel's count."""
+        return int(self.guest.sh("awk '/loop/ { print int($4 / 1024) }' /proc/swaps"))
+
     def check(self) -> None:
         """All that is stored is readable, and all that is counted is right."""
         done = self.guest.run("vswap", "ctl", "check", seconds=UP_SECONDS).ok()

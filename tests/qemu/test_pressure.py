@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 
 import pytest
 from qemu.conftest import Boot, Tell
 from qemu.guest import Done, Drive, Guest
-from qemu.stack import MIB, PASSES, Stack, beats, judged, wait_filled
+from qemu.stack import (
+    GROUP,
+    MIB,
+    PASSES,
+    Stack,
+    beats,
+    hog_command,
+    judged,
+    wait_filled,
+    within,
+)
 
 HOG_SECONDS = 400.0
 KILLS = 15
@@ -31,6 +42,12 @@ def oom_kills(guest: Guest) -> int:
     return int(guest.sh("sed -n 's/^oom_kill //p' /proc/vmstat"))
 
 
+def swapped_pages(guest: Guest) -> int:
+    """How many have been swapped in or out."""
+    found = guest.sh("sed -n 's/^pswp[a-z]* //p' /proc/vmstat", seconds=HOG_SECONDS).split()
+    return sum(map(int, found))
+
+
 def longest_gap(hog: Done) -> float:
     """Seconds for which a hog has said nothing, up to its end."""
     times = [*beats(hog), float(json.loads(hog.stdout.splitlines()[-1])["elapsed"])]
@@ -44,11 +61,13 @@ def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> 
     loop = stack.up("--size", "768M", "--memory-limit", "40M", "--backing", "/dev/vdb")
     began = time.monotonic()
     hog = stack.hog(256 + 100, "--passes", str(PASSES), "--seconds", "120")
-    files = guest.start("sh", "-c", "while :; do cat /opt/test/corpus >/dev/null; done")
+    files = guest.start("sh", "-ec", "while :; do cat /opt/test/corpus >/dev/null; echo; done")
     report = hog.wait(HOG_SECONDS)
     judged(report)
     assert time.monotonic() - began > 120
     assert longest_gap(report) < LONGEST_GAP
+    assert files.poll(), files.wait()
+    assert files.text(1)  # it has read all of it, which is a third of all memory, and again
     files.signal(9)
     done = guest.run(
         *("stress-ng", "--vm", "1", "--vm-bytes", "160M", "--vm-method", "rand-sum", "--verify"),
@@ -60,11 +79,26 @@ def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> 
     assert stats["failed_reads"] == stats["failed_writes"] == 0
     assert stats["writeback_pages"] > 0
     stack.check()
-    guest.sh(f"swapoff {loop} && swapon {loop}", seconds=90.0)
+    off_and_on_again(stack, loop)
     assert oom_kills(guest) == 0
     guest.sh("pkill -KILL -x vswap-worker")  # with no spare, for here is no room for one
     stack.check()
     stack.down()
+
+
+def off_and_on_again(stack: Stack, loop: str) -> None:
+    """While somebody has pages on it, and has them there again afterwards."""
+    guest = stack.guest
+    command = shlex.join(hog_command(48, "--passes", str(PASSES), "--seconds", "10"))
+    hog = guest.start("sh", "-ec", f"{within(16)} && exec {command}")
+    wait_filled(hog)
+    assert stack.used_mib() > 16
+    guest.sh(f"echo max >{GROUP}/memory.max")
+    guest.sh(f"swapoff {loop} && swapon {loop}", seconds=90.0)
+    assert hog.poll(), hog.wait()
+    guest.sh(f"echo 16M >{GROUP}/memory.max", seconds=90.0)
+    assert stack.used_mib() > 16
+    judged(hog.wait(HOG_SECONDS))
 
 
 def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -> None:
@@ -74,11 +108,14 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     options = ("--memory-limit", "64M", "--backing", "/dev/vdb", "--spares", "2")
     stack.up("--size", "1G", *options)
     hog = stack.hog(330, "--passes", str(PASSES), "--seconds", "20")  # half more than there is
-    kills = 0
+    wait_filled(hog)
+    before, kills = swapped_pages(guest), 0
     while hog.poll() and kills < KILLS:
         guest.run("sleep", "1", seconds=HOG_SECONDS)
         done = guest.run("pkill", "-KILL", "-x", "vswap-worker", seconds=HOG_SECONDS)
         kills += done.returncode == 0
+    assert hog.poll(), hog.wait()  # all of them came while it was there
+    assert swapped_pages(guest) - before > 100 * KILLS
     judged(hog.wait(HOG_SECONDS))
     stack.check()
     stats = stack.stats()
@@ -88,12 +125,19 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack.down()
 
 
+def restarts(guest: Guest) -> int:
+    """How often a worker has followed another."""
+    found = Stack(guest).status()["stats"]["worker_restarts"]
+    assert isinstance(found, int)
+    return found
+
+
 SUSPEND = """
 import ctypes, os, signal, sys, time
 # It must not come to wait for whom it has stopped: all that it needs, it has.
 assert ctypes.CDLL(None).mlockall(3) == 0
 pids = [int(pid) for pid in sys.argv[1:]]
-for number, seconds in (signal.SIGCONT, 0.1), (signal.SIGSTOP, 5), (signal.SIGCONT, 0):
+for number, seconds in (signal.SIGCONT, 0.1), (signal.SIGSTOP, 8), (signal.SIGCONT, 0):
     for pid in pids:
         os.kill(pid, number)
     time.sleep(seconds)
@@ -101,18 +145,22 @@ for number, seconds in (signal.SIGCONT, 0.1), (signal.SIGSTOP, 5), (signal.SIGCO
 
 
 def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
+    """For longer than the watchdog's patience; then its worker is killed once."""
     guest = boot(memory=448, seconds=300.0)
     stack = Stack(guest)
-    stack.up("--size", "768M")
+    stack.up("--size", "768M", "--watchdog", "6")
     hog = stack.hog(360, "--passes", str(PASSES), "--seconds", "10")
     wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
     guest.write("/tmp/suspend.py", SUSPEND)
     guest.run("chrt", "-r", "2", "python3", "/tmp/suspend.py", *pids, seconds=HOG_SECONDS).ok()
     assert hog.poll(), "it was not there any more"
+    assert restarts(guest) == 0
+    guest.sh("pkill -KILL -x vswap-worker", seconds=HOG_SECONDS)
+    assert hog.poll(), "it was not there any more"
     judged(hog.wait(HOG_SECONDS))
     stack.check()
-    assert stack.status()["stats"]["worker_restarts"] == 0
+    assert restarts(guest) == 1
     assert oom_kills(guest) == 0
     stack.down()
 
@@ -130,7 +178,7 @@ assert all(memory[at : at + len(chunk)] == chunk for at in range(0, size, len(ch
 """
 
 
-def test_zero_pages_come_to_the_device_on_6_1_and_cost_nothing(boot: Boot) -> None:
+def test_zero_pages_come_to_the_device_on_6_1_and_cost_nothing(boot: Boot, tell: Tell) -> None:
     """Newer kernels keep them to themselves."""
     guest = boot(memory=320, kernel="6.1")
     stack = Stack(guest)
@@ -142,10 +190,10 @@ def test_zero_pages_come_to_the_device_on_6_1_and_cost_nothing(boot: Boot) -> No
         assert zeros.poll(), zeros.wait()
         guest.run("sleep", "1")
     stats = stack.stats()
-    print({name: stats[name] for name in ("zero_pages", "stored_pages", "mem_used_total")})
     assert stats["zero_pages"] > 20_000
     assert stats["stored_pages"] < stats["zero_pages"] / 2
-    more = stats["mem_used_total"] - before["mem_used_total"]
-    assert more < 4096 * stats["stored_pages"] / 2 + 4 * MIB
+    more = stats["mem_used_total"] - before["mem_used_total"] - stats["compr_data_size"]
+    tell(f"{stats['zero_pages']} zero pages: {more} bytes beside what the others take")
+    assert more < 3 * MIB  # segments that are not full, and no more than they
     zeros.wait(HOG_SECONDS).ok()
     stack.down()

@@ -46,6 +46,7 @@ def swapped(guest: Guest) -> None:
         *command,
     ).ok()
     guest.sh(f"until grep -s verify {SAID}; do sleep 1; done", seconds=FILL_SECONDS)
+    assert Stack(guest).used_mib() > 80
 
 
 JOURNAL = f"journalctl -u {UNIT} --no-pager"
@@ -61,8 +62,14 @@ sys.exit(hashlib.sha256(kept).digest() != was)
 """
 TAKE = """
 import pathlib, re, time
-found = re.search(r"MemAvailable: +(\\d+)", pathlib.Path("/proc/meminfo").read_text())
-taken = b"x" * ((int(found[1]) << 10) - (25 << 20))
+def kib(pattern, path):
+    return int(re.search(pattern, pathlib.Path(path).read_text())[1])
+def missing():  # of what `down` wants to see: room for what lies on the device, and 32 MiB
+    used = kib(r"loop\\S+\\s+\\S+\\s+\\d+\\s+(\\d+)", "/proc/swaps")
+    return used + (32 << 10) - kib(r"MemAvailable: +(\\d+)", "/proc/meminfo")
+taken = []
+while missing() < 24 << 10:
+    taken.append(b"x" * (1 << 20))
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -84,18 +91,13 @@ def pushed_out(guest: Guest) -> Job:
     So systemd's do not, who has to start and stop the unit.
     """
     job = ready(guest, KEEP, before=within(32))
-    assert used_mib(guest) > 10
+    assert Stack(guest).used_mib() > 10
     return job
-
-
-def used_mib(guest: Guest) -> int:
-    """What lies on the device, by the kernel's count."""
-    return int(guest.sh("awk '/loop/ { print int($4 / 1024) }' /proc/swaps"))
 
 
 def all_processes_are_killed(guest: Guest) -> None:
     """What systemd has kept is enough, and loop device and swap are recognised."""
-    out = used_mib(guest)
+    out = Stack(guest).used_mib()
     guest.sh(f"systemctl kill --signal=KILL {UNIT}", seconds=UP_SECONDS)
     end = time.monotonic() + UP_SECONDS
     while "NRestarts=1\nActiveState=active" not in guest.sh(
@@ -104,7 +106,7 @@ def all_processes_are_killed(guest: Guest) -> None:
         assert time.monotonic() < end, guest.run("systemctl", "status", UNIT).stdout
         guest.run("sleep", "1")
     assert guest.sh("grep -c /dev/loop /proc/swaps").strip() == "1"
-    assert used_mib(guest) == out
+    assert Stack(guest).used_mib() == out
     Stack(guest).check()
 
 
@@ -146,7 +148,7 @@ def test_a_stop_that_is_refused_leaves_everything_and_a_start_takes_it_back(boot
     taker = ready(guest, TAKE)
     guest.run("systemctl", "stop", UNIT, seconds=UP_SECONDS)
     assert "not enough memory to take back" in guest.sh(JOURNAL)
-    assert used_mib(guest) > 10
+    assert Stack(guest).used_mib() > 10
     assert guest.run("pgrep", "-x", "vswap-worker").returncode == 0
     taker.signal(9)
     taker.wait()
