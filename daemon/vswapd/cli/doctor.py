@@ -64,9 +64,9 @@ def _all(machine: Machine, backing: str | None, size: int | None) -> Iterator[Fi
     yield from examine(machine)
     yield from guarded("devices", _devices(machine))
     if backing is not None:
-        from vswapd.cli.disk import examine_disk  # noqa: PLC0415  # few ask for it
+        from vswapd.cli.backing_look import examine_backing  # noqa: PLC0415  # few ask for it
 
-        yield from guarded("backing", examine_disk(backing, size))
+        yield from guarded("backing", examine_backing(backing, size))
 
 
 def _devices(machine: Machine) -> Iterator[Finding]:
