@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
+import click
 import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts, swapdev
 from vswapd.cli import bringup, cgroups, ctl, daemon, down, main, place, swapoff
 from vswapd.cli.bar import bar
+from vswapd.cli.group import _vswap as root
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.status import serving, status_of
 from vswapd.cli.text import table
@@ -154,6 +156,25 @@ def test_help_and_version() -> None:
     assert "Examples:\n    vswap up --size 4G" in shown.stdout
     assert vswap("up", "--help").returncode == 0
     assert vswap("--version").stdout.startswith("vswap ")
+
+
+def every(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
+    """The names of all commands, and of groups too, as they are typed."""
+    yield names
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every(command, *names, name)
+        else:
+            yield (*names, name)
+
+
+@pytest.mark.parametrize("names", list(every(root)), ids=" ".join)
+def test_the_help_of_every_command_has_examples(
+    names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*names, "--help"]) == 0
+    examples = capsys.readouterr().out.partition("Examples:\n")[2]
+    assert f"vswap {' '.join(names)}".rstrip() in examples
 
 
 def test_commands_start_without_what_they_do_not_need() -> None:

@@ -52,7 +52,13 @@ def _of_device(command: _Command) -> _Command:
     return option(command)
 
 
-@backing.command()
+@backing.command(
+    epilog="""\b
+Examples:
+  vswap backing attach /var/lib/vswap.img --size 8G   make the file if it is not there
+  vswap backing attach /dev/sdb2 --device swap1       a partition that is empty
+"""
+)
 @click.argument("file")
 @click.option("--size", metavar="SIZE", help="Room that it is to have at least; makes the file.")
 @_of_device
@@ -86,7 +92,13 @@ def attach(file: str, size: str | None, device: str | None) -> None:
     click.echo(result)
 
 
-@backing.command()
+@backing.command(
+    epilog="""\b
+Examples:
+  vswap backing grow 16G
+  vswap backing grow 16G --device swap1
+"""
+)
 @click.argument("size")
 @_of_device
 def grow(size: str, device: str | None) -> None:
@@ -106,7 +118,13 @@ def grow(size: str, device: str | None) -> None:
     click.echo(result)
 
 
-@backing.command()
+@backing.command(
+    epilog="""\b
+Examples:
+  vswap backing detach                   bring all of it back to memory
+  vswap backing detach --device swap1
+"""
+)
 @_of_device
 def detach(device: str | None) -> None:
     """Bring back to memory what is on the backing, and let go of it.

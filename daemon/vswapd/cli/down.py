@@ -25,7 +25,14 @@ from vswapd.tuning import restore
 __all__ = ["down"]
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  vswap down                     the only device
+  vswap down swap1               of several this one
+  vswap down /run/vswap/swap1    the same, by where it is mounted
+"""
+)
 @click.argument("device", required=False, shell_complete=device_names)
 @click.option(
     "--of-unit", is_flag=True, help="For ExecStop= of a unit: only if its main process is there."

@@ -15,7 +15,14 @@ from vswapd.cli.options import StoreOptions, backing_room, make_settings, store_
 __all__ = ["run"]
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  vswap run --mount DIR                    1 GiB, until Ctrl-C or `vswap down DIR`
+  vswap run --mount DIR --size 64M --memory-limit 16M
+  vswap run --mount DIR --backing FILE --backing-size 8G
+"""
+)
 @store_options
 @click.option("--mount", metavar="DIR", help="The empty directory to mount the file on. Required.")
 def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
