@@ -12,6 +12,7 @@ import click
 from vswap.errors import UserError
 from vswapd.cli.backing_file import absolute, check_backing, is_missing, make_missing
 from vswapd.cli.complete import device_names
+from vswapd.cli.completers import files
 from vswapd.cli.drain import take_away
 from vswapd.cli.interrupt import StoppedError, Undo, interrupts
 from vswapd.cli.status import read_stats
@@ -59,7 +60,7 @@ Examples:
   vswap backing attach /dev/sdb2 --device swap1       a partition that is empty
 """
 )
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @click.option("--size", metavar="SIZE", help="Room that it is to have at least; makes the file.")
 @_of_device
 def attach(file: str, size: str | None, device: str | None) -> None:

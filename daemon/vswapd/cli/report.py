@@ -13,6 +13,7 @@ import click
 
 from vswap.errors import UserError
 from vswapd.cli.complete import device_names
+from vswapd.cli.completers import files
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.mounts import Device, find_device, read_file
 
@@ -44,6 +45,7 @@ Examples:
     default=_DEFAULT,
     show_default=True,
     help="Where to write the page; - is stdout.",
+    shell_complete=files,
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
 def report(device: str | None, since: str | None, output: str, force: bool) -> None:

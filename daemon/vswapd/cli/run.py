@@ -9,6 +9,7 @@ import click
 
 from vswap.errors import UserError
 from vswapd.cli.bringup import become, check_file, make_backing
+from vswapd.cli.completers import directories
 from vswapd.cli.daemon import daemon_command
 from vswapd.cli.options import StoreOptions, backing_room, make_settings, store_options
 
@@ -24,7 +25,12 @@ Examples:
 """
 )
 @store_options
-@click.option("--mount", metavar="DIR", help="The empty directory to mount the file on. Required.")
+@click.option(
+    "--mount",
+    metavar="DIR",
+    help="The empty directory to mount the file on. Required.",
+    shell_complete=directories,
+)
 def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
     """Serve only the file, in the foreground.
 
