@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -1117,6 +1118,57 @@ def test_a_name_that_no_file_could_have(tmp_path: Path) -> None:
     done = vswap("run", "--mount", str(tmp_path / ("x" * 201)), "--size", "1M")
     assert done.returncode == 2
     assert "200 characters" in done.stderr
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "--mount", LONG],
+        ["up", "--mount", f"{LONG}/x"],
+        ["report", "-o", LONG],
+        ["down", f"./{LONG}"],
+        ["ctl", "help", "--device", f"./{LONG}"],
+        ["install", "--dry-run", "--root", f"/{LONG}"],
+    ],
+    ids=lambda args: args[0],
+)
+def test_a_path_too_long_is_a_mistake(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(f"vswap: .*{LONG}.* cannot be used: File name too long\n", err)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "--mount", "rel"],
+        ["up", "--mount", "rel"],
+        ["down", "./rel"],
+        ["doctor", "--backing", "rel"],
+        ["run", "--mount", "/nosuch/dir", "--backing", "rel"],
+        ["backing", "attach", "rel"],
+    ],
+    ids=" ".join,
+)
+def test_a_path_in_a_directory_that_is_gone_is_a_mistake(
+    args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with monkeypatch.context() as within:
+        within.chdir(gone)
+        gone.rmdir()
+        assert main(args) == 2
+    path = next(arg for arg in args if "rel" in arg)
+    reason = f"{path} cannot be used: the working directory is gone"
+    assert capsys.readouterr() == ("", f"vswap: {reason}\n")
 
 
 def test_run_needs_a_directory_of_root_too() -> None:
