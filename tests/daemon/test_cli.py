@@ -114,6 +114,7 @@ BAD_INPUT = [
         "mount point '/' gives no usable name; its last part may hold only letters, digits, "
         "_ . and -",
     ),
+    (["run", "--mount", ""], "run needs --mount DIR, an empty directory"),
     (["run", "--mount", "/nosuch/dir", "--size", "x"], "size 'x' is not a size; write it like"),
     (
         ["run", "--mount", "/nosuch/dir"],

@@ -55,6 +55,8 @@ def report(device: str | None, since: str | None, output: str, force: bool) -> N
     every 5 minutes for a week, and goes on when its worker is replaced, which the page tells of.
     """
     period = None if since is None else parse_period(since)
+    if not output:
+        raise UserError("--output '' is no file; name one, or leave it out")
     path = None if output == "-" else Path(output)
     if path is not None and not force:
         _check_new(path)
@@ -92,7 +94,11 @@ def _page(device: Device, period: int | None) -> str:
 
 
 def _check_new(path: Path) -> None:
-    if path.exists() or path.is_symlink():
+    try:
+        there = path.exists() or path.is_symlink()
+    except OSError as error:
+        raise UserError(f"{path} cannot be used: {error.strerror}") from None
+    if there:
         raise UserError(f"{path} exists; --force overwrites it, and -o FILE names another")
 
 

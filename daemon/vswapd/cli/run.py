@@ -37,7 +37,7 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
     Neither loop device nor swap. Works for any user, on a directory of theirs. Ends on
     Ctrl-C, and when it is unmounted.
     """
-    if mount is None:
+    if not mount:  # '' is what an unset variable in a script makes of it
         raise UserError("run needs --mount DIR, an empty directory")
     settings = make_settings(mount, options, allow_fusermount=os.geteuid() != 0)
     room = backing_room(options, settings.size) if settings.backing else None
