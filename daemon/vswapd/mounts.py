@@ -28,6 +28,7 @@ __all__ = [
     "find_device",
     "holders",
     "is_mount_point",
+    "is_of_root",
     "loop_devices",
     "loops_of",
     "mount_points",
@@ -91,6 +92,12 @@ def devices() -> list[Device]:
         if mount.fstype == FSTYPE and mount.root == "/" and ours:
             found.setdefault(mount.device, Device(mount.source, mount.point))
     return list(found.values())
+
+
+def is_of_root(device: Device) -> bool:
+    """Whether root has mounted a device: then nobody else can take it down."""
+    mounts = parse_mountinfo(_MOUNTINFO.read_bytes())
+    return any(m.point == device.mount and "user_id=0" in m.options.split(",") for m in mounts)
 
 
 def mount_points(fstype: str) -> list[str]:

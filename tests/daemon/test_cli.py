@@ -597,6 +597,35 @@ def test_down_that_is_interrupted_puts_nothing_back(
         down._take_down(DEVICE, [AREA.path], signals)
 
 
+@pytest.fixture
+def unmounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `down` of a user unmounts; there is a device of root's, and one of the user's."""
+    (tmp_path / "mountinfo").write_text(
+        "58 27 0:57 / /a/one rw - fuse.vswap one rw,user_id=0\n"
+        "59 27 0:58 / /a/two rw - fuse.vswap two rw,user_id=1000\n"
+    )
+    found: list[str] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(mounts, "_MOUNTINFO", tmp_path / "mountinfo")
+    monkeypatch.setattr(down, "serving", lambda _device: [])
+    monkeypatch.setattr(down, "unmount", found.append)
+    return found
+
+
+def test_down_by_a_user_is_not_for_a_device_of_root(
+    unmounted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["down", "one"]) == 2
+    assert capsys.readouterr() == ("", "vswap: one is another user's: down needs root\n")
+    assert unmounted == []
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_down_by_a_user_takes_his_own_down(unmounted: list[str]) -> None:
+    assert main(["down", "two"]) == 0
+    assert unmounted == ["/a/two"]
+
+
 def test_down_by_a_user_puts_nothing_back(monkeypatch: pytest.MonkeyPatch, fail: Fail) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(down, "restore", fail)
