@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vswap.errors import UserError
+from vswapd.paths import absolute, target
 from vswapd.swapdev import Ended, run_program, unescape
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "find_device",
     "holders",
     "is_mount_point",
+    "is_of_root",
     "loop_devices",
     "loops_of",
     "mount_points",
@@ -92,6 +94,12 @@ def devices() -> list[Device]:
     return list(found.values())
 
 
+def is_of_root(device: Device) -> bool:
+    """Whether root has mounted a device: then nobody else can take it down."""
+    mounts = parse_mountinfo(_MOUNTINFO.read_bytes())
+    return any(m.point == device.mount and "user_id=0" in m.options.split(",") for m in mounts)
+
+
 def mount_points(fstype: str) -> list[str]:
     """Where file systems of a type are mounted."""
     return [m.point for m in parse_mountinfo(_MOUNTINFO.read_bytes()) if m.fstype == fstype]
@@ -112,16 +120,18 @@ def is_mount_point(path: str) -> bool:
 def resolve(path: str) -> str:
     """`path` as mountinfo has it: absolute, and without symbolic links.
 
-    Unlike `os.path.realpath` it does not touch what is mounted at the path itself.
+    Unlike `os.path.realpath` it does not touch what is mounted at the path itself. Raises
+    `UserError` for what cannot be a path here.
     """
-    point = Path(path)
+    point = absolute(path)
     for _ in range(_MAX_LINKS):
         if point.name in ("", ".."):
             return os.path.realpath(point)
         point = Path(os.path.realpath(point.parent)) / point.name
-        if is_mount_point(str(point)) or not point.is_symlink():
+        link = None if is_mount_point(str(point)) else target(point)
+        if link is None:
             return str(point)
-        point = point.parent / point.readlink()
+        point = point.parent / link
     raise UserError(f"{path} leads through too many symbolic links")
 
 

@@ -5,9 +5,10 @@ Apart from the commands themselves, which the command line need not import.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-__all__ = ["COMMANDS", "usage"]
+__all__ = ["COMMANDS", "choices", "usage"]
 
 COMMANDS = {
     "memory_limit": ("SIZE|none", "most memory that the device may take (0 is none)"),
@@ -38,3 +39,16 @@ def usage() -> Iterator[tuple[str, str]]:
     """Each command with its arguments, and what it does."""
     for name, (arguments, about) in COMMANDS.items():
         yield f"{name} {arguments}".strip(), about
+
+
+def choices(command: str) -> list[str]:
+    """The words that can stand first behind a command, as they are.
+
+    None for one that takes NAME=VALUE there: a shell divides such a word, each in its own way.
+    """
+    arguments, _ = COMMANDS.get(command, ("", ""))
+    words = [each.partition(" ")[0] for each in arguments.strip("[]").split("|")]
+    return [] if "=" in words[0] else [word for word in words if _WORD.fullmatch(word)]
+
+
+_WORD = re.compile("[a-z0-9_]+")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
+import click
 import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts, swapdev
 from vswapd.cli import bringup, cgroups, ctl, daemon, down, main, place, swapoff
 from vswapd.cli.bar import bar
+from vswapd.cli.group import _vswap as root
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.status import serving, status_of
 from vswapd.cli.text import table
@@ -111,10 +114,14 @@ BAD_INPUT = [
         "mount point '/' gives no usable name; its last part may hold only letters, digits, "
         "_ . and -",
     ),
-    (["run", "--mount", "/nosuch/dir", "--size", "x"], "size 'x' is not a size; write it like"),
+    (["run", "--mount", ""], "run needs --mount DIR, an empty directory"),
     (
-        ["run", "--mount", "/nosuch/dir"],
-        "mount point /nosuch/dir does not exist; create it or choose another",
+        ["run", "--mount", "/nosuch/test-nowhere", "--size", "x"],
+        "size 'x' is not a size; write it like",
+    ),
+    (
+        ["run", "--mount", "/nosuch/test-nowhere"],
+        "mount point /nosuch/test-nowhere does not exist; create it or choose another",
     ),
     (["run", "--mount", "/proc"], "/proc is in use, something else is mounted there; choose"),
     (["run", "--mount", sys.executable], "mount point "),
@@ -154,6 +161,25 @@ def test_help_and_version() -> None:
     assert "Examples:\n    vswap up --size 4G" in shown.stdout
     assert vswap("up", "--help").returncode == 0
     assert vswap("--version").stdout.startswith("vswap ")
+
+
+def every(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
+    """The names of all commands, and of groups too, as they are typed."""
+    yield names
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every(command, *names, name)
+        else:
+            yield (*names, name)
+
+
+@pytest.mark.parametrize("names", list(every(root)), ids=" ".join)
+def test_the_help_of_every_command_has_examples(
+    names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*names, "--help"]) == 0
+    examples = capsys.readouterr().out.partition("Examples:\n")[2]
+    assert f"vswap {' '.join(names)}".rstrip() in examples
 
 
 def test_commands_start_without_what_they_do_not_need() -> None:
@@ -572,6 +598,35 @@ def test_down_that_is_interrupted_puts_nothing_back(
     monkeypatch.setattr(down, "restore", fail)
     with pytest.raises(StoppedError, match="swap is still on"):
         down._take_down(DEVICE, [AREA.path], signals)
+
+
+@pytest.fixture
+def unmounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `down` of a user unmounts; there is a device of root's, and one of the user's."""
+    (tmp_path / "mountinfo").write_text(
+        "58 27 0:57 / /a/one rw - fuse.vswap one rw,user_id=0\n"
+        "59 27 0:58 / /a/two rw - fuse.vswap two rw,user_id=1000\n"
+    )
+    found: list[str] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(mounts, "_MOUNTINFO", tmp_path / "mountinfo")
+    monkeypatch.setattr(down, "serving", lambda _device: [])
+    monkeypatch.setattr(down, "unmount", found.append)
+    return found
+
+
+def test_down_by_a_user_is_not_for_a_device_of_root(
+    unmounted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["down", "one"]) == 2
+    assert capsys.readouterr() == ("", "vswap: one is another user's: down needs root\n")
+    assert unmounted == []
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_down_by_a_user_takes_his_own_down(unmounted: list[str]) -> None:
+    assert main(["down", "two"]) == 0
+    assert unmounted == ["/a/two"]
 
 
 def test_down_by_a_user_puts_nothing_back(monkeypatch: pytest.MonkeyPatch, fail: Fail) -> None:
@@ -1096,6 +1151,57 @@ def test_a_name_that_no_file_could_have(tmp_path: Path) -> None:
     done = vswap("run", "--mount", str(tmp_path / ("x" * 201)), "--size", "1M")
     assert done.returncode == 2
     assert "200 characters" in done.stderr
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "--mount", LONG],
+        ["up", "--mount", f"{LONG}/x"],
+        ["report", "-o", LONG],
+        ["down", f"./{LONG}"],
+        ["ctl", "help", "--device", f"./{LONG}"],
+        ["install", "--dry-run", "--root", f"/{LONG}"],
+    ],
+    ids=lambda args: args[0],
+)
+def test_a_path_too_long_is_a_mistake(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(f"vswap: .*{LONG}.* cannot be used: File name too long\n", err)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["run", "--mount", "rel"],
+        ["up", "--mount", "rel"],
+        ["down", "./rel"],
+        ["doctor", "--backing", "rel"],
+        ["run", "--mount", "/nosuch/test-nowhere", "--backing", "rel"],
+        ["backing", "attach", "rel"],
+    ],
+    ids=" ".join,
+)
+def test_a_path_in_a_directory_that_is_gone_is_a_mistake(
+    args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with monkeypatch.context() as within:
+        within.chdir(gone)
+        gone.rmdir()
+        assert main(args) == 2
+    path = next(arg for arg in args if "rel" in arg)
+    reason = f"{path} cannot be used: the working directory is gone"
+    assert capsys.readouterr() == ("", f"vswap: {reason}\n")
 
 
 def test_run_needs_a_directory_of_root_too() -> None:

@@ -84,12 +84,12 @@ def served(disk: Path, monkeypatch: Patch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(place, "check_fuse", lambda: None)
     monkeypatch.setattr(os, "execve", become)
-    (disk / "mnt").mkdir()
+    (disk / disk.name).mkdir()  # a device is called as it, and no person's is
     return found
 
 
 def run_with(*options: str) -> int:
-    return main(["run", "--mount", "mnt", "--size", "3M", *options])
+    return main(["run", "--mount", Path.cwd().name, "--size", "3M", *options])
 
 
 ALL = "which is all that this device could use"
@@ -113,7 +113,10 @@ BAD_OPTIONS = [
     (["--backing", "/dev/nosuch"], "/dev/nosuch is on "),
     (["--backing", "/dev/null"], "/dev/null is neither a regular file nor a block device; name"),
     (["--backing", "{disk}"], "{disk} is neither a regular file nor a block device; name one"),
-    (["--backing", "{disk}/mnt/b"], "backing '{disk}/mnt/b' lies at the mount point, which hides"),
+    (
+        ["--backing", "{disk}/{disk.name}/b"],
+        "backing '{disk}/{disk.name}/b' lies at the mount point, which hides",
+    ),
     (["--backing", "open"], "{disk}/open can be read or written by other users; `chmod 600"),
     (["--backing", "small", "--backing-size", "3M"], "{disk}/small is too small: it has 3145728 "),
     (["--backing", "link"], "{disk}/link is a symbolic link; name the file itself: {disk}/small"),

@@ -116,7 +116,11 @@ WRONG = [
     ("[device.N]\ntune = 1", "device.N.tune", "tune must be true or false, without quotes, not a"),
     ("[device.N]\nmount = 'a/N'", "device.N.mount", "mount 'a/N' must be an absolute path"),
     ('[device.N]\nmount = "/a\\u0000"', "device.N.mount", "mount '/a\\x00' is no path"),
-    (f"[device.N]\nmount = '/{'n' * 300}'", "device.N.mount", "mount cannot be used: File name to"),
+    (
+        f"[device.N]\nmount = '/{'n' * 300}'",
+        "device.N.mount",
+        f"/{'n' * 300} cannot be used: File name too long",
+    ),
     ("[defaults]\nmount = '/a/N'", "defaults.mount", "mount belongs to one device; write it under"),
     (
         "[device.N]\nsize = '1G'\nmemory-limit = '4M'\nthreads = 2",

@@ -12,7 +12,7 @@ import pytest
 
 from vswap.errors import UserError
 from vswapd import mounts
-from vswapd.cli import disk, doctor, main
+from vswapd.cli import backing_look, doctor, main
 from vswapd.doctor import CHECKS, Finding, Level
 
 Captured = pytest.CaptureFixture[str]
@@ -149,7 +149,7 @@ def test_a_place_with_an_odd_name_is_still_one_line(capsys: Captured) -> None:
 
 @pytest.mark.usefixtures("well", "mounted")
 def test_a_disk_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    monkeypatch.setattr(disk, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(backing_look, "LOOK_SECONDS", 0.0)
     assert main(["doctor", "--backing", "/nosuch"]) == 2
     assert "the disk of /nosuch does not answer (waited 0 s)" in capsys.readouterr().out
 
@@ -166,7 +166,7 @@ def test_a_look_that_fails_is_a_warning(
 
 def test_looking_makes_no_file(disk_folder: Path) -> None:
     path = disk_folder / "b"
-    found = list(disk.examine_disk(str(path), 1 << 20))
+    found = list(backing_look.examine_backing(str(path), 1 << 20))
     assert all(isinstance(each, Finding) and each.check == "backing" for each in found)
     assert f"MiB are free for {path}" in " ".join(each.text for each in found)
     assert list(disk_folder.iterdir()) == []
@@ -176,13 +176,13 @@ def test_a_file_of_somebody_else_s(disk_folder: Path) -> None:
     path = disk_folder / "b"
     path.write_bytes(bytes(4 << 20))
     path.chmod(0o666)
-    (found,) = disk.examine_disk(str(path), None)
+    (found,) = backing_look.examine_backing(str(path), None)
     assert (found.level, found.line) == (
         Level.FAILURE,
         f"{path} can be read or written by other users; `chmod 600 {path}`",
     )
     path.chmod(0o600)
-    found, *_ = disk.examine_disk(str(path), None)
+    found, *_ = backing_look.examine_backing(str(path), None)
     assert (found.level, found.text) == (Level.OK, f"{path} can back a device")
 
 

@@ -142,6 +142,12 @@ def test_a_path_that_cannot_be_written(
     assert failed(["-o", path, "--force"], capsys) == f"{path} cannot be written: {why}"
 
 
+@pytest.mark.parametrize("options", [[], ["--force"]], ids=["new", "forced"])
+def test_no_name_is_a_mistake(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "--output '' is no file; name one, or leave it out"
+    assert failed(["-o", "", *options], capsys) == reason
+
+
 def test_a_full_disk_is_one_line(place: Device, capsys: pytest.CaptureFixture[str]) -> None:
     reason = failed(["-o", "/dev/full", "--force"], capsys)
     assert reason == "/dev/full cannot be written: No space left on device"

@@ -143,6 +143,11 @@ def test_resolve_follows_links_and_dots(tmp_path: Path, monkeypatch: pytest.Monk
     assert resolve("/") == "/"
 
 
+def test_resolve_says_what_cannot_be_looked_at(tmp_path: Path) -> None:
+    path = f"{tmp_path}/{'n' * 300}"
+    assert refusal(lambda: resolve(path)) == f"{path} cannot be used: File name too long"
+
+
 def test_resolve_gives_up_on_a_ring(tmp_path: Path) -> None:
     (tmp_path / "ring").symlink_to("ring")
     path = str(tmp_path / "ring")

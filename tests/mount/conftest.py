@@ -48,7 +48,7 @@ def directory() -> Iterator[Path]:
     """A directory that other users can reach. Nothing is mounted on it afterwards."""
     with tempfile.TemporaryDirectory(prefix="vswap-test-", dir="/tmp") as parent:
         Path(parent).chmod(0o755)
-        point = Path(parent) / "mnt"
+        point = Path(parent) / Path(parent).name  # a device is called as it; no other one is so
         point.mkdir()
         yield point
         detach(point)

@@ -12,6 +12,7 @@ import click
 from vswap.errors import UserError
 from vswapd.cli.backing_file import absolute, check_backing, is_missing, make_missing
 from vswapd.cli.complete import device_names
+from vswapd.cli.completers import files
 from vswapd.cli.drain import take_away
 from vswapd.cli.interrupt import StoppedError, Undo, interrupts
 from vswapd.cli.status import read_stats
@@ -52,8 +53,14 @@ def _of_device(command: _Command) -> _Command:
     return option(command)
 
 
-@backing.command()
-@click.argument("file")
+@backing.command(
+    epilog="""\b
+Examples:
+  vswap backing attach /var/lib/vswap.img --size 8G   make the file if it is not there
+  vswap backing attach /dev/sdb2 --device swap1       a partition that is empty
+"""
+)
+@click.argument("file", shell_complete=files)
 @click.option("--size", metavar="SIZE", help="Room that it is to have at least; makes the file.")
 @_of_device
 def attach(file: str, size: str | None, device: str | None) -> None:
@@ -86,7 +93,13 @@ def attach(file: str, size: str | None, device: str | None) -> None:
     click.echo(result)
 
 
-@backing.command()
+@backing.command(
+    epilog="""\b
+Examples:
+  vswap backing grow 16G
+  vswap backing grow 16G --device swap1
+"""
+)
 @click.argument("size")
 @_of_device
 def grow(size: str, device: str | None) -> None:
@@ -106,7 +119,13 @@ def grow(size: str, device: str | None) -> None:
     click.echo(result)
 
 
-@backing.command()
+@backing.command(
+    epilog="""\b
+Examples:
+  vswap backing detach                   bring all of it back to memory
+  vswap backing detach --device swap1
+"""
+)
 @_of_device
 def detach(device: str | None) -> None:
     """Bring back to memory what is on the backing, and let go of it.

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vswap.errors import UserError
+from vswapd import paths
 from vswapd.cli.interrupt import Undo
 
 __all__ = ["absolute", "check_backing", "is_missing", "make_missing"]
@@ -26,10 +27,10 @@ _DRAW_SECONDS = 0.1
 
 
 def absolute(path: str) -> str:
-    """What a daemon is to be told for `path`. Raises `UserError` for what is no path."""
+    """What a daemon is to be told for `path`. Raises `UserError` for what is no path here."""
     if not path:
         raise UserError("backing '' is no file; name one")
-    return str(Path(path).absolute())
+    return str(paths.absolute(path))
 
 
 def is_missing(path: str) -> bool:

@@ -8,8 +8,15 @@ from __future__ import annotations
 from contextlib import suppress
 
 import click
-from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    ShellComplete,
+    add_completion_class,
+    get_completion_class,
+)
 
+from vswapd.cli.completers import beginning
 from vswapd.conffile import read_configuration
 from vswapd.mounts import devices
 
@@ -17,6 +24,8 @@ __all__ = ["SHELLS", "completion", "device_names", "script"]
 
 SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_VSWAP_COMPLETE"
+# What fish is told is "TYPE,VALUE"; click's script takes a value of several columns apart too.
+_AT_COMMAS, _AT_FIRST_COMMA = 'string split ","', 'string split --max 1 ","'
 
 
 def device_names(
@@ -27,11 +36,17 @@ def device_names(
     with suppress(OSError):
         names |= dict.fromkeys(read_configuration(None, []).devices, "configured")
         names |= {device.name: f"at {device.mount}" for device in devices()}
-    return [
-        CompletionItem(name, help=what)
-        for name, what in sorted(names.items())
-        if name.startswith(incomplete)
-    ]
+    return beginning(incomplete, dict(sorted(names.items())))
+
+
+@add_completion_class
+class _Bash(BashComplete):
+    """bash divides `--codec=lz4` into three words, and click wants to see two."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the one that is typed, and that one."""
+        words, incomplete = super().get_completion_args()
+        return [word for word in words if word != "="], incomplete
 
 
 def script(shell: str, command: click.Command) -> str:
@@ -39,7 +54,8 @@ def script(shell: str, command: click.Command) -> str:
     kind = get_completion_class(shell)
     assert kind is not None
     # Not by the class's own: bash's looks for a bash, and need not find one here.
-    return ShellComplete.source(kind(command, {}, "vswap", _VARIABLE)).strip() + "\n"
+    text = ShellComplete.source(kind(command, {}, "vswap", _VARIABLE)).strip() + "\n"
+    return text.replace(_AT_COMMAS, _AT_FIRST_COMMA)
 
 
 @click.command(
@@ -53,5 +69,5 @@ Examples:
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which SHELL completes commands, options and names of devices."""
+    """Print the script with which SHELL completes commands, options and what they take."""
     click.echo(script(shell, context.find_root().command), nl=False)

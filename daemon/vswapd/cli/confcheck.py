@@ -116,10 +116,7 @@ def _try(values: dict[str, Value], key: str, name: str) -> None:
     """Raise `UserError` unless this key will do, with those beside it."""
     if key in _OF_BACKING and "backing" not in values:
         raise UserError(f"{key} is nothing without backing; name its file too")
-    try:
-        make_plan(name, values)
-    except OSError as error:  # a path too long to be looked for
-        raise UserError(f"{key} cannot be used: {error.strerror}") from None
+    make_plan(name, values)
 
 
 def _known_wrong(name: str, problems: list[Problem]) -> set[str]:

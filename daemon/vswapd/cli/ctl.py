@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
+from click.shell_completion import CompletionItem
 
 from vswapd.cli.complete import device_names
+from vswapd.cli.completers import beginning, files
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.cli.status import Stats, read_stats
 from vswapd.figures import human
 from vswapd.mounts import Device, find_device
 from vswapd.tell import FindingsError, write_ctl
-from vswapd.usage import usage
+from vswapd.usage import COMMANDS, choices, usage
 
 __all__ = ["ctl"]
 
@@ -39,8 +41,22 @@ _EXAMPLES = (
 )
 
 
+def _words(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What may come next: a command, the first word behind it, or a file."""
+    match context.params.get("command") or ():
+        case ():
+            return beginning(incomplete, {name: about for name, (_, about) in COMMANDS.items()})
+        case (command,):
+            return beginning(incomplete, dict.fromkeys(choices(command), ""))
+        case ("backing", "attach"):
+            return files(context, parameter, incomplete)
+    return []
+
+
 @click.command(cls=_Command)
-@click.argument("command", nargs=-1, required=True)
+@click.argument("command", nargs=-1, required=True, shell_complete=_words)
 @click.option(
     "--device",
     metavar="DEVICE",

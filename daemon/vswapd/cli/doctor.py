@@ -10,6 +10,7 @@ import click
 
 from vswap.errors import UserError
 from vswapd.cli.backing_file import absolute
+from vswapd.cli.completers import files
 from vswapd.cli.status import status_of
 from vswapd.cli.text import escaped
 from vswapd.config import parse_size
@@ -31,7 +32,12 @@ Examples:
   vswap doctor --json
 """
 )
-@click.option("--backing", metavar="FILE", help="Look at this place for a backing, too.")
+@click.option(
+    "--backing",
+    metavar="FILE",
+    help="Look at this place for a backing, too.",
+    shell_complete=files,
+)
 @click.option("--backing-size", metavar="SIZE", help="Room that it is to have.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is found as JSON.")
 @click.pass_context
@@ -64,9 +70,9 @@ def _all(machine: Machine, backing: str | None, size: int | None) -> Iterator[Fi
     yield from examine(machine)
     yield from guarded("devices", _devices(machine))
     if backing is not None:
-        from vswapd.cli.disk import examine_disk  # noqa: PLC0415  # few ask for it
+        from vswapd.cli.backing_look import examine_backing  # noqa: PLC0415  # few ask for it
 
-        yield from guarded("backing", examine_disk(backing, size))
+        yield from guarded("backing", examine_backing(backing, size))
 
 
 def _devices(machine: Machine) -> Iterator[Finding]:

@@ -18,14 +18,21 @@ from vswapd.cli.interrupt import Interrupts, StoppedError, interrupts
 from vswapd.cli.place import RUN_DIRECTORY, remove_own_mount, unmount
 from vswapd.cli.status import serving
 from vswapd.cli.swapoff import swap_off
-from vswapd.mounts import Device, devices, find_device, loop_devices
+from vswapd.mounts import Device, devices, find_device, is_of_root, loop_devices
 from vswapd.swapdev import detach_loop, still_out, swap_area
 from vswapd.tuning import restore
 
 __all__ = ["down"]
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  vswap down                     the only device
+  vswap down swap1               of several this one
+  vswap down /run/vswap/swap1    the same, by where it is mounted
+"""
+)
 @click.argument("device", required=False, shell_complete=device_names)
 @click.option(
     "--of-unit", is_flag=True, help="For ExecStop= of a unit: only if its main process is there."
@@ -47,6 +54,8 @@ def down(device: str | None, of_unit: bool) -> None:
     loops = loop_devices(chosen)
     if loops and os.geteuid() != 0:
         raise UserError(f"{chosen.name} is attached to {loops[0]}: down needs root")
+    if os.geteuid() != 0 and is_of_root(chosen):
+        raise UserError(f"{chosen.name} is another user's: down needs root")
     with interrupts() as signals:
         try:
             _take_down(chosen, loops, signals)

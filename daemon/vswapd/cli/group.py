@@ -12,6 +12,7 @@ Ctrl-C, SIGTERM                        one line that says how things stand   130
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -86,9 +87,18 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read has read enough; nor can the rest be flushed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (click.ClickException, click.Abort, VswapError, OSError) as error:
+    except OSError as error:
+        return _report(_mistake(error) or error)
+    except (click.ClickException, click.Abort, VswapError) as error:
         return _report(error)
     return int(code or 0)
+
+
+def _mistake(error: OSError) -> UserError | None:
+    """The person's mistake behind an error, if it is one: only typed names are ever too long."""
+    if error.errno != errno.ENAMETOOLONG or error.filename is None:
+        return None
+    return UserError(f"{error.filename} cannot be used: {error.strerror}")
 
 
 def _report(error: Exception) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vswap.errors import UserError
+from vswapd.cli.completers import directories
 from vswapd.cli.units import check_unused, read_again
 from vswapd.manifest import Installed, Step, Verb
 from vswapd.mounts import devices
@@ -18,7 +19,11 @@ __all__ = ["install", "uninstall"]
 _PREFIX = "/usr/local"
 
 _root_option = click.option(
-    "--root", metavar="DIR", default="/", help="The system's root directory. [default: /]"
+    "--root",
+    metavar="DIR",
+    default="/",
+    help="The system's root directory. [default: /]",
+    shell_complete=directories,
 )
 _dry_option = click.option("--dry-run", is_flag=True, help="Only list what would be done.")
 
@@ -37,6 +42,7 @@ Examples:
     default=_PREFIX,
     show_default=True,
     help="Where programs, pages and units go.",
+    shell_complete=directories,
 )
 @_root_option
 @_dry_option

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from vswap.errors import UserError
+from vswapd.cli.completers import beginning
 
 __all__ = ["man"]
+
+
+def _pages(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from vswapd.man import PAGES  # noqa: PLC0415  # most commands need none
+
+    return beginning(incomplete, dict.fromkeys(PAGES, ""))
 
 
 @click.command(
@@ -16,7 +26,7 @@ Examples:
   vswap man vswap.toml > vswap.toml.5
 """
 )
-@click.argument("page", default="vswap", metavar="[PAGE]")
+@click.argument("page", default="vswap", metavar="[PAGE]", shell_complete=_pages)
 @click.pass_context
 def man(context: click.Context, page: str) -> None:
     """Print a manual page, as man(7) has it.

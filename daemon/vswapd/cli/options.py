@@ -10,6 +10,7 @@ import click
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
 from vswapd.cli.backing_file import absolute
+from vswapd.cli.completers import files, one_of
 from vswapd.cli.place import DEFAULT_MOUNT
 from vswapd.config import CODECS, UNIT_PAGES, Settings, check_backing_size, device_name
 from vswapd.confkeys import DEFAULT_SIZE, NONE
@@ -29,7 +30,10 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 config_option = click.option(
-    "--config", metavar="FILE", help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml."
+    "--config",
+    metavar="FILE",
+    help="Read this, not /etc/vswap.toml and /etc/vswap.d/*.toml.",
+    shell_complete=files,
 )
 
 
@@ -62,6 +66,7 @@ _OPTIONS = (
     click.option(
         "--memory-limit",
         metavar="SIZE|none",
+        shell_complete=one_of([NONE]),
         help="Most memory that the device may take, with all that it keeps to find its pages. When "
         "it is reached and nothing is left to win back, the kernel keeps what it would swap out. "
         "[default: no limit but the size]",
@@ -71,6 +76,7 @@ _OPTIONS = (
         default=Settings.codec,
         show_default=True,
         metavar="|".join(CODECS),
+        shell_complete=one_of(CODECS),
         help="How pages are compressed when they are written; zstd-fast is zstd's level -1. What "
         "lies long is compressed again, harder.",
     ),
@@ -80,6 +86,7 @@ _OPTIONS = (
         default=Settings.unit_pages,
         show_default=True,
         metavar="|".join(map(str, UNIT_PAGES)),
+        shell_complete=one_of(UNIT_PAGES),
         help="Most pages that are compressed together.",
     ),
     click.option(
@@ -109,6 +116,7 @@ _OPTIONS = (
         "--spares",
         type=int,
         metavar="0|1|2",
+        shell_complete=one_of(range(3)),
         help="What is kept for the end of a worker: 2, a standby and a process that forks the next "
         "one; 1, a standby, so that after a second end within seconds requests wait for seconds; "
         "0, nothing, so that they do after each. A spare takes some 50 MiB. [default: 2 on "
@@ -117,6 +125,7 @@ _OPTIONS = (
     click.option(
         "--backing",
         metavar="FILE",
+        shell_complete=files,
         help="Write what is cold to this file or block device, encrypted, when memory is short. A "
         "file that is not there is made; it stays when the device is taken down.",
     ),
@@ -128,6 +137,7 @@ _OPTIONS = (
     click.option(
         "--writeback-limit",
         metavar="SIZE|none",
+        shell_complete=one_of([NONE]),
         help="Most that is written to the backing file in a day. [default: what was last said for "
         "this file; for a new one no limit]",
     ),

@@ -13,6 +13,7 @@ import click
 
 from vswap.errors import UserError
 from vswapd.cli.complete import device_names
+from vswapd.cli.completers import files
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.mounts import Device, find_device, read_file
 
@@ -44,6 +45,7 @@ Examples:
     default=_DEFAULT,
     show_default=True,
     help="Where to write the page; - is stdout.",
+    shell_complete=files,
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
 def report(device: str | None, since: str | None, output: str, force: bool) -> None:
@@ -53,6 +55,8 @@ def report(device: str | None, since: str | None, output: str, force: bool) -> N
     every 5 minutes for a week, and goes on when its worker is replaced, which the page tells of.
     """
     period = None if since is None else parse_period(since)
+    if not output:
+        raise UserError("--output '' is no file; name one, or leave it out")
     path = None if output == "-" else Path(output)
     if path is not None and not force:
         _check_new(path)
@@ -90,7 +94,11 @@ def _page(device: Device, period: int | None) -> str:
 
 
 def _check_new(path: Path) -> None:
-    if path.exists() or path.is_symlink():
+    try:
+        there = path.exists() or path.is_symlink()
+    except OSError as error:
+        raise UserError(f"{path} cannot be used: {error.strerror}") from None
+    if there:
         raise UserError(f"{path} exists; --force overwrites it, and -o FILE names another")
 
 

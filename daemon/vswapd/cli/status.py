@@ -14,6 +14,7 @@ import click
 from vswap.errors import UserError
 from vswapd.cli.columns import ALL, DEFAULT, Column, Style, columns, described, raw
 from vswapd.cli.complete import device_names
+from vswapd.cli.completers import list_of
 from vswapd.cli.text import table
 from vswapd.mounts import Device, devices, find_device, loop_devices, read_file
 from vswapd.swapdev import swap_area
@@ -74,7 +75,13 @@ _EXAMPLES = (
 
 @click.command(cls=_Command)
 @click.argument("device", required=False, shell_complete=device_names)
-@click.option("-o", "--output", metavar="COLUMNS", help="The columns to print: NAME,SIZE,...")
+@click.option(
+    "-o",
+    "--output",
+    metavar="COLUMNS",
+    help="The columns to print: NAME,SIZE,...",
+    shell_complete=list_of(dict(described())),
+)
 @click.option("--output-all", is_flag=True, help="Print all columns.")
 @click.option("-b", "--bytes", "exact", is_flag=True, help="Print bytes, and seconds, in full.")
 @click.option("-n", "--noheadings", is_flag=True, help="Print no headings.")

@@ -13,6 +13,7 @@ from vswapd.cli import daemon, place
 from vswapd.cli.backing_file import make_missing
 from vswapd.cli.bringup import attach_file, check_swap, swap_as_planned
 from vswapd.cli.complete import device_names
+from vswapd.cli.completers import directories
 from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
 from vswapd.cli.options import config_option, mount_point, store_options
@@ -39,6 +40,7 @@ Examples:
 @click.option(
     "--mount",
     metavar="DIR",
+    shell_complete=directories,
     help="Where to mount; its last part is the device's name, unless there is DEVICE. Directories "
     f"in /run/vswap are made and removed as needed. [default: {place.DEFAULT_MOUNT}]",
 )

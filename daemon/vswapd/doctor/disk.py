@@ -1,7 +1,7 @@
 """The place of a backing: what kind of disk is it on, and who else could put something there.
 
 These look at the place itself, so they may wait for its disk. That it can be a backing at all is
-looked at before (vswapd/cli/disk.py): nothing here is done for what is on FUSE.
+looked at before (vswapd/cli/backing_look.py): nothing here is done for what is on FUSE.
 """
 
 from __future__ import annotations

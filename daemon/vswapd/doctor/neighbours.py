@@ -54,12 +54,15 @@ def _beside(area: SwapArea, ours: int | None) -> Finding:
         state = f"{name}, as ours: both are filled in turn"
     else:
         state = f"{name}, and ours has {ours}: it is filled first"
-    return warning(state, _ahead_of(area))
+    return warning(state, _ahead_of(area, is_up=ours is not None))
 
 
-def _ahead_of(area: SwapArea) -> str:
-    """How ours comes to be filled first."""
+def _ahead_of(area: SwapArea, *, is_up: bool) -> str:
+    """How ours comes to be filled first; `up` does not change one that is up already."""
     if area.priority >= _MAX_PRIORITY:
         return f"`swapoff {area.path}`, or give it a lower priority than {_MAX_PRIORITY}"
     wanted = max(100, area.priority + 1)
-    return f"`swapoff {area.path}`, or `vswap up --priority {min(wanted, _MAX_PRIORITY)}`"
+    up = f"`vswap up --priority {wanted}`"
+    if is_up:
+        up = f"`vswap down`, and `vswap up` again with `--priority {wanted}`"
+    return f"`swapoff {area.path}`, or {up}"

@@ -105,10 +105,11 @@ OUTCOMES: list[tuple[str, dict[str, str | None], Level, str]] = [
         "other-swap",
         {**OURS, SWAPS: swaps("/dev/loop3 5", "/dev/zram0 100")},
         WARNING,
-        "ours has 5: it is filled first; `swapoff /dev/zram0`, or `vswap up --priority 101`",
+        "ours has 5: it is filled first; `swapoff /dev/zram0`, or `vswap down`, and `vswap up` "
+        "again with `--priority 101`",
     ),
     ("other-swap", {SWAPS: swaps("/swapfile -2")}, WARNING, "comes after it; `swapoff /swapfile`"),
-    ("other-swap", {SWAPS: swaps("/swapfile -2")}, WARNING, "--priority 100`"),
+    ("other-swap", {SWAPS: swaps("/swapfile -2")}, WARNING, "or `vswap up --priority 100`"),
     ("other-swap", {SWAPS: swaps("/dev/zram0 32767")}, WARNING, "a lower priority than 32767"),
     ("tuning", {"proc/sys/vm/page-cluster": "3"}, OK, "page-cluster is 3; `vswap up` makes it 5"),
     (

@@ -1,7 +1,7 @@
 """Look at the place of a backing, for `vswap doctor`, as a program of its own.
 
-``python -P -m vswapd.cli.disk FILE [BYTES]`` prints what it has found, as JSON. A program, because
-a disk may not answer, and then whoever waits for it cannot be killed.
+``python -P -m vswapd.cli.backing_look FILE [BYTES]`` prints what it has found, as JSON. A program,
+because a disk may not answer, and then whoever waits for it cannot be killed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from vswapd.doctor.disk import direct, folder, layers, room, rotation
 from vswapd.doctor.finding import good, refusal
 from vswapd.swapdev import run_program
 
-__all__ = ["LOOK_SECONDS", "examine_disk", "look", "main"]
+__all__ = ["LOOK_SECONDS", "examine_backing", "look", "main"]
 
 LOOK_SECONDS = 20.0
 _CHECK = "backing"
 
 
-def examine_disk(path: str, needed: int | None) -> Iterator[Finding]:
+def examine_backing(path: str, needed: int | None) -> Iterator[Finding]:
     """What `look` finds, if it does within `LOOK_SECONDS`."""
     size = [] if needed is None else [str(needed)]
-    argv = [sys.executable, "-P", "-m", "vswapd.cli.disk", path, *size]
+    argv = [sys.executable, "-P", "-m", "vswapd.cli.backing_look", path, *size]
     try:
         ended = run_program(argv, LOOK_SECONDS)
     except TimeoutError:

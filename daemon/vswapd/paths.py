@@ -1,0 +1,31 @@
+"""Paths as a person types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vswap.errors import UserError
+
+__all__ = ["absolute", "target"]
+
+
+def absolute(path: str) -> Path:
+    """`path` from the root on; links and dots in it stay.
+
+    Raises `UserError` if it is relative to a working directory that somebody has removed.
+    """
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError:
+        raise UserError(f"{path} cannot be used: the working directory is gone") from None
+
+
+def target(path: Path) -> Path | None:
+    """Where a symbolic link leads to; None for what is none. Raises `UserError` if nobody can say.
+
+    The name is too long, say, or in a directory that is not for us.
+    """
+    try:
+        return path.readlink() if path.is_symlink() else None
+    except OSError as error:
+        raise UserError(f"{path} cannot be used: {error.strerror}") from None
