@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from vswapd.estate import Estate
 from vswapd.loop import Loop
+from vswapd.memory import give_precedence_to
 from vswapd.offspring import Child, ForkServer
 
 __all__ = ["LONGEST_SECONDS", "Nursery"]
@@ -55,6 +56,14 @@ class Nursery:
         """See that there is one, if it is needed."""
         if self._server is None and now >= self.due_at and self._is_needed():
             self._start(now)
+
+    def hurry(self) -> None:
+        """Nobody serves: let one that is being started go first, in whatever it does.
+
+        To be called again and again, for it does not know, and may give that up.
+        """
+        if self._server is not None and not self._server.warm:
+            give_precedence_to(self._server.process.pid)
 
     def fork(self, *, hurry: bool) -> Child:
         """A new child; it must be able to. `hurry` is whether nobody serves."""

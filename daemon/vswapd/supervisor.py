@@ -260,8 +260,12 @@ class Supervisor:
 
     def _hurry(self) -> None:
         """Who is prepared at leisure may come to wait for memory that waits for who serves."""
+        if not self._nobody_serves:
+            return
         standby = self._standby
-        if standby is not None and not standby.prepared and self._nobody_serves:
+        if standby is None:
+            self._nursery.hurry()
+        elif not standby.prepared:
             standby.hurry()
 
     def _promote(self) -> None:

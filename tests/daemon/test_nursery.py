@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vswapd import memory
 from vswapd.estate import Estate
 from vswapd.held import Record
 from vswapd.loop import Loop
@@ -115,6 +117,21 @@ def test_its_end_is_a_failure_only_while_it_is_needed(
         wait(nursery)
     ended = (["the fork server has ended"], 6.0)
     assert (asked.failures, nursery.due_at) == (ended if is_needed else ([], 0.0))
+
+
+def test_one_that_is_started_while_nobody_serves_goes_first(nursery: Nursery) -> None:
+    nursery.hurry()  # there is none
+    runs(nursery, STAYS)
+    nursery.keep_up(0.0)
+    assert nursery._server is not None
+    pid = nursery._server.process.pid
+    nursery.hurry()
+    first = os.sched_getscheduler(pid)
+    may = os.fork()
+    if not may:
+        memory.take_precedence()
+        os._exit(os.sched_getscheduler(0))
+    assert first == os.waitstatus_to_exitcode(os.waitpid(may, 0)[1])
 
 
 def test_why_it_cannot_is_told(nursery: Nursery, asked: Asked) -> None:

@@ -470,6 +470,21 @@ def test_a_standby_that_is_prepared_need_not_hurry(supervisor: Supervisor) -> No
     other.close()
 
 
+def test_the_fork_server_hurries_when_nobody_serves_and_there_is_no_standby(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried: list[bool] = []
+    monkeypatch.setattr(supervisor._nursery, "hurry", lambda: hurried.append(True))
+    worker, workers = serve(supervisor)
+    keep_up(supervisor)
+    assert hurried == []
+    end(supervisor, worker)
+    keep_up(supervisor)
+    keep_up(supervisor)
+    assert hurried == [True, True]
+    workers.close()
+
+
 @pytest.mark.parametrize("why", ["held back", "predecessor", "no connection"])
 def test_a_standby_does_not_hurry_while_another_one_serves(
     why: str, supervisor: Supervisor, held: Held

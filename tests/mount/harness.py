@@ -230,9 +230,8 @@ def program(prelude: str, supervisor: str = "") -> list[str]:
 
 
 COLD = """
-from vswapd import forkserver, standby
-forkserver.warm_up = forkserver.warm_up_backing = lambda _policy: None
-forkserver.reserve_heap = lambda: None
+from vswapd import forking, standby
+forking.get_warm = lambda _settings: None
 standby._warm = lambda _settings, _has_time: None
 """
 

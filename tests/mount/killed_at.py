@@ -100,8 +100,8 @@ def point(name, place, when, skip, only, gated, part):
 """
 
 QUICKLY = """
-import vswapd.forkserver, vswapd.standby
-vswapd.forkserver.warm_up = vswapd.forkserver.warm_up_backing = lambda policy: None
+import vswapd.forking, vswapd.standby
+vswapd.forking.warm_up = vswapd.forking.warm_up_backing = lambda policy: None
 vswapd.standby.steps = lambda policy: ()
 """
 """Prelude: start without warming up, which is for others to try."""

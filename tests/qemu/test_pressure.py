@@ -89,15 +89,15 @@ def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> 
 def off_and_on_again(stack: Stack, loop: str) -> None:
     """While somebody has pages on it, and has them there again afterwards."""
     guest = stack.guest
-    command = shlex.join(hog_command(48, "--passes", str(PASSES), "--seconds", "10"))
-    hog = guest.start("sh", "-ec", f"{within(16)} && exec {command}")
+    command = shlex.join(hog_command(28, "--passes", str(PASSES), "--seconds", "10"))
+    hog = guest.start("sh", "-ec", f"{within(12)} && exec {command}")
     wait_filled(hog)
-    assert stack.used_mib() > 16
+    assert stack.used_mib() > 8
     guest.sh(f"echo max >{GROUP}/memory.max")
     guest.sh(f"swapoff {loop} && swapon {loop}", seconds=90.0)
     assert hog.poll(), hog.wait()
-    guest.sh(f"echo 16M >{GROUP}/memory.max", seconds=90.0)
-    assert stack.used_mib() > 16
+    guest.sh(f"echo 12M >{GROUP}/memory.max", seconds=90.0)
+    assert stack.used_mib() > 8
     judged(hog.wait(HOG_SECONDS))
 
 
@@ -107,15 +107,13 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack = Stack(guest)
     options = ("--memory-limit", "64M", "--backing", "/dev/vdb", "--spares", "2")
     stack.up("--size", "1G", *options)
-    hog = stack.hog(330, "--passes", str(PASSES), "--seconds", "20")  # half more than there is
-    wait_filled(hog)
+    hog = stack.hog(330, "--passes", str(PASSES), "--seconds", "40")  # half more than there is
     before, kills = swapped_pages(guest), 0
     while hog.poll() and kills < KILLS:
         guest.run("sleep", "1", seconds=HOG_SECONDS)
         done = guest.run("pkill", "-KILL", "-x", "vswap-worker", seconds=HOG_SECONDS)
         kills += done.returncode == 0
-    assert hog.poll(), hog.wait()  # all of them came while it was there
-    assert swapped_pages(guest) - before > 100 * KILLS
+    assert swapped_pages(guest) - before > 1000 * KILLS
     judged(hog.wait(HOG_SECONDS))
     stack.check()
     stats = stack.stats()
@@ -149,6 +147,7 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     guest = boot(memory=448, seconds=300.0)
     stack = Stack(guest)
     stack.up("--size", "768M", "--watchdog", "6")
+    guest.sh("until pgrep -x vswap-standby; do sleep 1; done")
     hog = stack.hog(360, "--passes", str(PASSES), "--seconds", "10")
     wait_filled(hog)
     pids = guest.sh("pgrep vswap-", seconds=HOG_SECONDS).split()
