@@ -199,8 +199,8 @@ def _check_numbers(settings: Settings) -> None:
     if settings.unit_pages not in UNIT_PAGES:
         choices = ", ".join(map(str, UNIT_PAGES))
         raise UserError(f"unit-pages must be one of {choices}, not {settings.unit_pages}")
-    if not 1 <= settings.threads <= MAX_THREADS:
-        raise UserError(f"threads must be from 1 to {MAX_THREADS}, not {settings.threads}")
+    if not 1 <= settings.threads <= MAX_THREADS:  # 0 is none by now
+        raise UserError(f"threads must be from 0 to {MAX_THREADS}, not {settings.threads}")
     if not 0 <= settings.spin_us <= MAX_SPIN_US:
         raise UserError(f"spin-us must be from 0 to {MAX_SPIN_US}, not {settings.spin_us}")
     if not 0 <= (settings.spares or 0) <= MANY:

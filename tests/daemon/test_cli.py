@@ -92,7 +92,7 @@ BAD_INPUT = [
     (["up", "--memory-limit", "x"], "memory-limit 'x' is not a size; write it like 512M or 1.5G"),
     (["up", "--codec", "lzo"], "unknown codec 'lzo'; choose one of lz4, zstd-fast, zstd, stored"),
     (["up", "--unit-pages", "3"], "unit-pages must be one of 1, 2, 4, 8, 16, not 3"),
-    (["up", "--threads", "65"], "threads must be from 1 to 64, not 65"),
+    (["up", "--threads", "65"], "threads must be from 0 to 64, not 65"),
     (
         ["up", "--threads", "two"],
         f"Invalid value for '--threads': 'two' is not a valid integer {UP_HELP}",

@@ -102,7 +102,7 @@ WRONG = [
         "unit-pages must be one of 1, 2, 4, 8, 1",
     ),
     ("[device.N]\nthreads = '4'", "device.N.threads", "threads must be a whole number, not text"),
-    ("[device.N]\nthreads = 65", "device.N.threads", "threads must be from 1 to 64, not 65"),
+    ("[device.N]\nthreads = 65", "device.N.threads", "threads must be from 0 to 64, not 65"),
     ("[device.N]\nspin-us = -1", "device.N.spin-us", "spin-us must be from 0 to 10000, not -1"),
     (
         "[device.N]\nwatchdog = 9999",
