@@ -22,8 +22,17 @@ from vswapd.config import check_name
 from vswapd.confkeys import KEYS, Value, kind
 from vswapd.tomlfile import read_toml
 
-__all__ = ["ConfigError", "Configuration", "Problem", "Setting", "place_of", "read_configuration"]
+__all__ = [
+    "COMMAND_LINE",
+    "ConfigError",
+    "Configuration",
+    "Problem",
+    "Setting",
+    "place_of",
+    "read_configuration",
+]
 
+COMMAND_LINE = "command line"
 CONFIG = Path("/etc/vswap.toml")
 DROP_INS = Path("/etc/vswap.d")
 
@@ -50,13 +59,14 @@ class ConfigError(UserError):
 
     def __init__(self, problems: list[Problem]) -> None:
         """The same mistake in [defaults], met with several devices, is said once."""
+        self.problems = problems
         self.lines = list(dict.fromkeys(map(str, problems)))
         super().__init__("; ".join(self.lines))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value, the file that it comes from, and the table in there."""
+    """A value, the file that it comes from, and the table in there; or COMMAND_LINE and none."""
 
     value: Value
     file: str
@@ -66,6 +76,17 @@ class Setting:
     def is_default(self) -> bool:
         """Whether it was said for all devices."""
         return self.table == _DEFAULTS
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether it was said on the command line."""
+        return not self.table
+
+    def problem(self, key: str, reason: str) -> Problem:
+        """What is wrong with it, as the value of `key`. Who has typed it knows where it stands."""
+        if self.is_typed:
+            return Problem("", "", reason)
+        return Problem(self.file, f"{self.table}.{key}", reason)
 
 
 Settings = Mapping[str, Setting]

@@ -108,8 +108,7 @@ BAD_INPUT = [
     ),
     (
         ["up", "--mount", "/"],
-        "mount point '/' gives no usable name; its last part may hold only letters, digits, "
-        "_ . and -",
+        "mounting on / would cover /run/vswap; choose another",
     ),
     (["run", "--mount", "/nosuch/dir", "--size", "x"], "size 'x' is not a size; write it like"),
     (

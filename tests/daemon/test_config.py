@@ -176,7 +176,11 @@ def test_defaults_are_resolved() -> None:
         ),
         (
             {"writeback_limit": 1},
-            "writeback-limit limits nothing without backing; name its file too",
+            "writeback-limit is nothing without backing; name its file too",
+        ),
+        (
+            {"name": "swap0.log"},
+            "device name 'swap0.log' has the name of one of vswap's own files; choose another",
         ),
         (
             {"name": "a/b"},
