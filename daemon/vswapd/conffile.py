@@ -99,7 +99,10 @@ def place_of(device: str) -> str:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What was read: settings by their keys, for all devices and for each, in order of mention."""
+    """What was read: settings by their keys, for all devices and for each, in order of mention.
+
+    `source` is where it was looked for, and `files` what was there.
+    """
 
     source: str
     files: list[str] = field(default_factory=list)
@@ -116,7 +119,8 @@ def read_configuration(file: str | None, problems: list[Problem]) -> Configurati
 
     What is wrong is added to `problems`. Raises nothing.
     """
-    configuration = Configuration(str(CONFIG) if file is None else file)
+    usual = f"{CONFIG} or {DROP_INS}/*.toml"
+    configuration = Configuration(usual if file is None else file)
     for path in _files(problems) if file is None else [file]:
         shown = path if path and path.isprintable() else repr(path)
         configuration.files.append(shown)

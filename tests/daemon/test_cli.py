@@ -77,7 +77,10 @@ BAD_INPUT = [
     (["upp"], "No such command 'upp'"),
     (["up", "--xyzzy"], f"No such option '--xyzzy' {UP_HELP}"),
     (["up", "extra", "more"], f"Got unexpected extra argument (more) {UP_HELP}"),
-    (["up", "extra"], "no device 'extra' in /etc/vswap.toml; there is: none"),
+    (
+        ["up", "extra"],
+        "no device 'extra' in /etc/vswap.toml or /etc/vswap.d/*.toml; there is: none",
+    ),
     (["up", "--size", "0"], "size must be more than zero, not 0"),
     (["up", "--size", "-1G"], "size must be more than zero, not -1G"),
     (["up", "--size", "5"], "size must be a multiple of 4 KiB, and 5 bytes is not"),

@@ -587,5 +587,6 @@ def test_all_is_not_for_one(
 
 def test_all_of_nothing(plans: list[Plan], capsys: Captured, tmp_path: Path) -> None:
     assert main(["up", "--all"]) == 2
-    reason = f"no device in {tmp_path}/etc/vswap.toml; --all brings up those it names"
+    usual = f"{tmp_path}/etc/vswap.toml or {tmp_path}/etc/vswap.d/*.toml"
+    reason = f"no device in {usual}; --all brings up those named there"
     assert capsys.readouterr() == ("", f"vswap: {reason}\n")

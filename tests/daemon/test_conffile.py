@@ -48,7 +48,7 @@ def lines(file: str | None) -> list[str]:
 
 def test_no_files_are_no_configuration(etc: Path) -> None:
     configuration = read()
-    assert configuration == Configuration(str(etc / "vswap.toml"))
+    assert configuration == Configuration(f"{etc}/vswap.toml or {etc}/vswap.d/*.toml")
     assert configuration.settings("swap0") == {}
 
 

@@ -77,7 +77,7 @@ def _up_all(configuration: Configuration, given: Mapping[str, Value]) -> int:
     """Bring up one after the other, whichever fail, and return the exit code."""
     names = list(configuration.devices)
     if not names:
-        raise UserError(f"no device in {configuration.source}; --all brings up those it names")
+        raise UserError(f"no device in {configuration.source}; --all brings up those named there")
     plans = [plan_for(configuration, name, given) for name in names]
     codes = [_try_one(plan, last=plan is plans[-1]) for plan in plans]
     return max(codes)

@@ -14,7 +14,7 @@ __all__ = ["right", "wrong"]
 def right(configuration: Configuration) -> Iterator[Finding]:
     """On one without mistakes."""
     if not configuration.files:
-        yield good(f"there is no {configuration.source}, and there need not be one")
+        yield good(f"there is no configuration ({configuration.source}), nor need there be one")
         return
     count = len(configuration.devices)
     files = ", ".join(configuration.files)
