@@ -126,11 +126,12 @@ def test_it_ends_on_a_signal_and_leaves_nothing(number: signal.Signals, tmp_path
         assert not path.exists()
 
 
-def test_a_port_that_is_taken_is_one_line_and_2() -> None:
+def test_a_port_that_is_taken_is_one_line_and_1() -> None:
+    """Not the exit code of a mistake: the unit tries again."""
     with serving("127.0.0.1:0") as (_, said):
         port = said.split(":")[3].split("/")[0]
         with serving(f"127.0.0.1:{port}") as (second, refused):
-            assert second.wait(SECONDS) == 2
+            assert second.wait(SECONDS) == 1
             assert refused == (
                 f"vswap: cannot listen at 127.0.0.1:{port}: something listens there already\n"
             )

@@ -66,7 +66,7 @@ def _print(device: str | None) -> int:
 
 
 def _serve(listen: str, public: bool) -> None:
-    """Until a signal comes. Raises `UserError`, `StoppedError`."""
+    """Until a signal comes. Raises `UserError`, `NotYetError`, `StoppedError`."""
     from vswapd.address import parse_address  # noqa: PLC0415
     from vswapd.exposition import merged  # noqa: PLC0415
     from vswapd.listener import cached, listening  # noqa: PLC0415
