@@ -41,7 +41,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`127.0.0.1:9100`, `[::1]:9100`, `localhost:9100` or `unix:/path`. Raises `UserError`."""
+    """`127.0.0.1:18792`, `[::1]:18792`, `localhost:18792` or `unix:/path`. Raises `UserError`."""
     if text.startswith(_UNIX):
         path = text.removeprefix(_UNIX)
         if not path.startswith("/"):
@@ -50,7 +50,7 @@ def parse_address(text: str) -> Address:
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or (":" in bare and bare == host):
-        raise UserError(f"{text!r} is no address; say 127.0.0.1:9100, [::1]:9100 or unix:/PATH")
+        raise UserError(f"{text!r} is no address; say 127.0.0.1:18792, [::1]:18792 or unix:/PATH")
     if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
         raise UserError(f"{port!r} is no port; they go up to 65535")
     try:

@@ -22,8 +22,17 @@ from vswapd.config import check_name
 from vswapd.confkeys import KEYS, Value, kind
 from vswapd.tomlfile import read_toml
 
-__all__ = ["ConfigError", "Configuration", "Problem", "Setting", "place_of", "read_configuration"]
+__all__ = [
+    "COMMAND_LINE",
+    "ConfigError",
+    "Configuration",
+    "Problem",
+    "Setting",
+    "place_of",
+    "read_configuration",
+]
 
+COMMAND_LINE = "command line"
 CONFIG = Path("/etc/vswap.toml")
 DROP_INS = Path("/etc/vswap.d")
 
@@ -50,13 +59,14 @@ class ConfigError(UserError):
 
     def __init__(self, problems: list[Problem]) -> None:
         """The same mistake in [defaults], met with several devices, is said once."""
+        self.problems = problems
         self.lines = list(dict.fromkeys(map(str, problems)))
         super().__init__("; ".join(self.lines))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value, the file that it comes from, and the table in there."""
+    """A value, the file that it comes from, and the table in there; or COMMAND_LINE and none."""
 
     value: Value
     file: str
@@ -66,6 +76,17 @@ class Setting:
     def is_default(self) -> bool:
         """Whether it was said for all devices."""
         return self.table == _DEFAULTS
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether it was said on the command line."""
+        return not self.table
+
+    def problem(self, key: str, reason: str) -> Problem:
+        """What is wrong with it, as the value of `key`. Who has typed it knows where it stands."""
+        if self.is_typed:
+            return Problem("", "", reason)
+        return Problem(self.file, f"{self.table}.{key}", reason)
 
 
 Settings = Mapping[str, Setting]
@@ -78,7 +99,10 @@ def place_of(device: str) -> str:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What was read: settings by their keys, for all devices and for each, in order of mention."""
+    """What was read: settings by their keys, for all devices and for each, in order of mention.
+
+    `source` is where it was looked for, and `files` what was there.
+    """
 
     source: str
     files: list[str] = field(default_factory=list)
@@ -95,7 +119,8 @@ def read_configuration(file: str | None, problems: list[Problem]) -> Configurati
 
     What is wrong is added to `problems`. Raises nothing.
     """
-    configuration = Configuration(str(CONFIG) if file is None else file)
+    usual = f"{CONFIG} or {DROP_INS}/*.toml"
+    configuration = Configuration(usual if file is None else file)
     for path in _files(problems) if file is None else [file]:
         shown = path if path and path.isprintable() else repr(path)
         configuration.files.append(shown)

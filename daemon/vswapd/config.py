@@ -26,6 +26,7 @@ __all__ = [
     "MAX_WATCHDOG",
     "UNIT_PAGES",
     "Settings",
+    "check_backed",
     "check_backing_size",
     "check_name",
     "check_path",
@@ -50,6 +51,7 @@ MAX_WRITEBACK_LIMIT = (1 << 62) - 1  # vswap.store.budget.MAX_LIMIT
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _NAME_MAX_CHARS = 200  # the log's name is longer, and may have 255
+_OUR_FILES = re.compile(r".*\.log|tuning\..*")  # in /run/vswap, where devices are mounted too
 
 
 def default_spares(memory: int) -> int:
@@ -171,6 +173,8 @@ def check_name(name: str, of: str) -> None:
         raise UserError(
             f"{of} gives no usable name; its last part may hold only letters, digits, _ . and -"
         )
+    if _OUR_FILES.fullmatch(name):
+        raise UserError(f"{of} has the name of one of vswap's own files; choose another")
 
 
 def _check_mount(settings: Settings) -> None:
@@ -199,8 +203,8 @@ def _check_numbers(settings: Settings) -> None:
     if settings.unit_pages not in UNIT_PAGES:
         choices = ", ".join(map(str, UNIT_PAGES))
         raise UserError(f"unit-pages must be one of {choices}, not {settings.unit_pages}")
-    if not 1 <= settings.threads <= MAX_THREADS:
-        raise UserError(f"threads must be from 1 to {MAX_THREADS}, not {settings.threads}")
+    if not 1 <= settings.threads <= MAX_THREADS:  # 0 is none by now
+        raise UserError(f"threads must be from 0 to {MAX_THREADS}, not {settings.threads}")
     if not 0 <= settings.spin_us <= MAX_SPIN_US:
         raise UserError(f"spin-us must be from 0 to {MAX_SPIN_US}, not {settings.spin_us}")
     if not 0 <= (settings.spares or 0) <= MANY:
@@ -247,15 +251,20 @@ def check_backing_size(size: int, device_size: int, what: str = "size") -> None:
         )
 
 
+def check_backed(backing: str | None, value: object, what: str) -> None:
+    """Raise `UserError` for a `value` of the setting `what` if there is no backing for it."""
+    if backing is None and value is not None:
+        raise UserError(f"{what} is nothing without backing; name its file too")
+
+
 def _check_backing(settings: Settings) -> None:
     backing, limit = settings.backing, settings.writeback_limit
     if limit is not None and not 0 <= limit <= MAX_WRITEBACK_LIMIT:
         raise UserError(
             f"writeback-limit must be from 0 to {MAX_WRITEBACK_LIMIT} units of 4 KiB, not {limit}"
         )
+    check_backed(backing, limit, "writeback-limit")
     if backing is None:
-        if limit is not None:
-            raise UserError("writeback-limit limits nothing without backing; name its file too")
         return
     check_path(backing, "backing")
     if PurePath(backing).is_relative_to(settings.mount):

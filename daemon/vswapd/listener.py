@@ -26,11 +26,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TypeAlias
 
-from vswap.errors import UserError
+from vswap.errors import UserError, VswapError
 from vswapd.address import Address
 from vswapd.exposition import CONTENT_TYPE
 
-__all__ = ["Listener", "cached", "listening"]
+__all__ = ["Listener", "NotYetError", "cached", "listening"]
 
 _Request: TypeAlias = "socket.socket | tuple[bytes, socket.socket]"
 
@@ -38,6 +38,11 @@ _CONNECTIONS = 16
 _PAUSE_SECONDS = 5.0  # between two pieces of a request
 _CONNECTION_SECONDS = 20.0
 _FRESH_SECONDS = 1.0
+_PASSING = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+
+
+class NotYetError(VswapError):
+    """The address is taken, or not there: nobody's mistake, and later it may be had."""
 
 
 class Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -147,7 +152,10 @@ def cached(content: Callable[[], str]) -> Callable[[], str]:
 
 @contextmanager
 def listening(address: Address, content: Callable[[], str]) -> Iterator[Listener]:
-    """A listener; its socket in the file system is removed in the end. Raises `UserError`."""
+    """A listener; its socket in the file system is removed in the end.
+
+    Raises `NotYetError`, and `UserError` for an address that will not do.
+    """
     if address.path:
         _clear(Path(address.path))
     try:
@@ -157,7 +165,8 @@ def listening(address: Address, content: Callable[[], str]) -> Iterator[Listener
         finally:
             os.umask(before)
     except OSError as error:
-        raise UserError(_why_not(address, error)) from None
+        kind = NotYetError if error.errno in _PASSING else UserError
+        raise kind(_why_not(address, error)) from None
     mine = _identity(address.path)
     try:
         yield listener
@@ -168,7 +177,10 @@ def listening(address: Address, content: Callable[[], str]) -> Iterator[Listener
 
 
 def _clear(path: Path) -> None:
-    """Remove the socket of a listener that was killed. Raises `UserError` if it is in use."""
+    """Remove the socket of a listener that was killed.
+
+    Raises `NotYetError` if it is in use, `UserError` if it is something else.
+    """
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -184,7 +196,7 @@ def _clear(path: Path) -> None:
             return
         except OSError:
             pass
-    raise UserError(f"{path} is in use: something listens there")
+    raise NotYetError(f"{path} is in use: something listens there")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

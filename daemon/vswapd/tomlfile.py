@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from codecs import BOM_UTF8
 
 from vswap.errors import UserError
 
@@ -61,6 +62,8 @@ def _check_trust(found: os.stat_result) -> None:
 def _parse(content: bytes) -> dict[str, object]:
     import tomllib  # noqa: PLC0415  # most commands read no configuration
 
+    if content.startswith(BOM_UTF8):  # some editors put it there, and no editor shows it
+        raise UserError("starts with a byte order mark, which TOML has not; save it without one")
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:

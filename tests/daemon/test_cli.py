@@ -80,7 +80,10 @@ BAD_INPUT = [
     (["upp"], "No such command 'upp'"),
     (["up", "--xyzzy"], f"No such option '--xyzzy' {UP_HELP}"),
     (["up", "extra", "more"], f"Got unexpected extra argument (more) {UP_HELP}"),
-    (["up", "extra"], "no device 'extra' in /etc/vswap.toml; there is: none"),
+    (
+        ["up", "extra"],
+        "no device 'extra' in /etc/vswap.toml or /etc/vswap.d/*.toml; there is: none",
+    ),
     (["up", "--size", "0"], "size must be more than zero, not 0"),
     (["up", "--size", "-1G"], "size must be more than zero, not -1G"),
     (["up", "--size", "5"], "size must be a multiple of 4 KiB, and 5 bytes is not"),
@@ -95,7 +98,7 @@ BAD_INPUT = [
     (["up", "--memory-limit", "x"], "memory-limit 'x' is not a size; write it like 512M or 1.5G"),
     (["up", "--codec", "lzo"], "unknown codec 'lzo'; choose one of lz4, zstd-fast, zstd, stored"),
     (["up", "--unit-pages", "3"], "unit-pages must be one of 1, 2, 4, 8, 16, not 3"),
-    (["up", "--threads", "65"], "threads must be from 1 to 64, not 65"),
+    (["up", "--threads", "65"], "threads must be from 0 to 64, not 65"),
     (
         ["up", "--threads", "two"],
         f"Invalid value for '--threads': 'two' is not a valid integer {UP_HELP}",
@@ -111,8 +114,7 @@ BAD_INPUT = [
     ),
     (
         ["up", "--mount", "/"],
-        "mount point '/' gives no usable name; its last part may hold only letters, digits, "
-        "_ . and -",
+        "mounting on / would cover /run/vswap; choose another",
     ),
     (["run", "--mount", ""], "run needs --mount DIR, an empty directory"),
     (

@@ -95,9 +95,12 @@ def run_with(*options: str) -> int:
 ALL = "which is all that this device could use"
 
 BAD_OPTIONS = [
-    (["--backing-size", "1G"], "--backing-size is nothing without --backing FILE"),
-    (["--writeback-limit", "1G"], "--writeback-limit is nothing without --backing FILE"),
-    (["--writeback-limit", "none"], "--writeback-limit is nothing without --backing FILE"),
+    (["--backing-size", "1G"], "backing-size is nothing without backing; name its file too"),
+    (["--writeback-limit", "1G"], "writeback-limit is nothing without backing; name its file too"),
+    (
+        ["--writeback-limit", "none"],
+        "writeback-limit is nothing without backing; name its file too",
+    ),
     (["--backing", ""], "backing '' is no file; name one"),
     (["--backing"], "Option '--backing' requires an argument (`vswap --help` tells"),
     (["--backing", "b", "--backing-size", "x"], "backing-size 'x' is not a size; write it like"),

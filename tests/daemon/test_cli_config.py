@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from swap_support import left_behind
 
 from vswap.errors import UserError
-from vswapd import conffile, sizes
-from vswapd.cli import main, up
+from vswapd import conffile, sizes, tuning
+from vswapd.cli import daemon, main, up
 from vswapd.cli.confcheck import configured, plan_for
 from vswapd.cli.config import entries
 from vswapd.cli.interrupt import Interrupts, StoppedError
@@ -102,7 +102,7 @@ WRONG = [
         "unit-pages must be one of 1, 2, 4, 8, 1",
     ),
     ("[device.N]\nthreads = '4'", "device.N.threads", "threads must be a whole number, not text"),
-    ("[device.N]\nthreads = 65", "device.N.threads", "threads must be from 1 to 64, not 65"),
+    ("[device.N]\nthreads = 65", "device.N.threads", "threads must be from 0 to 64, not 65"),
     ("[device.N]\nspin-us = -1", "device.N.spin-us", "spin-us must be from 0 to 10000, not -1"),
     (
         "[device.N]\nwatchdog = 9999",
@@ -160,6 +160,19 @@ WRONG = [
         "device.N2.mount",
         "mount '/mnt/../mnt/x' is that of device N too",
     ),
+    ("[device.N]\nmount = '/'", "device.N.mount", "mounting on / would cover /run/vswap; choose"),
+    ("[device.N]\nmount = '/run/vswap'", "device.N.mount", "mounting on /run/vswap would cover"),
+    (
+        "[device.N]\nmount = '/run/vswap/swap1.log'",
+        "device.N.mount",
+        "mount point '/run/vswap/swap1.log' has the name of one of vswap's own files; choose ano",
+    ),
+    (
+        "[device.'N.log']",
+        'device."N.log"',
+        "device name 'N.log' has the name of one of vswap's own files; choose another",
+    ),
+    ("[device.'tuning.json']", 'device."tuning.json"', "device name 'tuning.json' has the name of"),
 ]
 
 
@@ -212,6 +225,36 @@ def test_all_mistakes_are_told_at_once(write: Write, capsys: Captured) -> None:
             "defaults.codec",
             "device.a.spares",
         ]
+
+
+def test_mistakes_in_defaults_count_though_every_device_says_otherwise(
+    write: Write, capsys: Captured
+) -> None:
+    file = write(
+        "[defaults]\ncodec = 'bogus'\nthreads = 500\nsize = 5\n"
+        "[device.swap1]\ncodec = 'lz4'\nthreads = 2\nsize = '1G'"
+    )
+    for command in (["config", "check"], ["config", "show", "swap0"], ["up"], ["serve", "swap0"]):
+        assert main([*command, "--config", file]) == 2
+        assert capsys.readouterr().err.splitlines() == [
+            f"vswap: {file}: defaults.codec: unknown codec 'bogus'; choose one of lz4, zstd-fast, "
+            "zstd, stored",
+            f"vswap: {file}: defaults.threads: threads must be from 0 to 64, not 500",
+            f"vswap: {file}: defaults.size: size must be a multiple of 4 KiB, and 5 bytes is not",
+        ]
+
+
+def test_what_a_device_may_make_right_is_no_mistake_in_defaults(
+    write: Write, capsys: Captured
+) -> None:
+    """Only to bring up one that makes it wrong is."""
+    file = write("[defaults]\nmemory-limit = '20M'\n[device.a]\nsize = '64M'\nthreads = 2")
+    assert main(["config", "check", "--config", file]) == 0
+    assert capsys.readouterr().out == "ok: 1 device\n"
+    assert main(["config", "show", "swap0", "--size", "1T", "--config", file]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    reason = f"{file}: defaults.memory-limit: with --size 1T, memory-limit must be at least "
+    assert told.startswith(f"vswap: {reason}")
 
 
 def test_what_a_lost_file_may_have_said_is_not_missed_in_others(
@@ -328,6 +371,52 @@ def test_show_one_device(write: Write, capsys: Captured) -> None:
     assert capsys.readouterr() == ("", f"vswap: {reason}\n")
 
 
+def test_show_what_options_of_up_make_of_it(write: Write, capsys: Captured) -> None:
+    file = write(CONFIG)
+    typed = ["--codec", "stored", "--memory-limit", "none", "--no-tune", "--spin-us", "50"]
+    devices = shown(capsys, *typed, "--config", file)["devices"]
+    assert [device["name"] for device in devices] == ["swap0", "swap1"]
+    for device in devices:
+        found = device["settings"]
+        assert found["codec"] == {"value": "stored", "from": "command line"}
+        assert found["memory-limit"] == {"value": "none", "bytes": None, "from": "command line"}
+        assert found["tune"] == {"value": False, "from": "command line"}
+        assert found["spin-us"] == {"value": 50, "from": "command line"}
+        assert (found["size"]["from"], found["mount"]["from"]) == (file, "default")
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "mount"),
+    [
+        (["--backing", "/c"], "swap0", "/run/vswap/swap0"),
+        (["swap1", "--backing", "/c"], "swap1", "/run/vswap/swap1"),
+        (["--mount", "/y/swap1"], "swap1", "/y/swap1"),
+        (["swap0", "--mount", "/y/swap1"], "swap0", "/y/swap1"),
+    ],
+)
+def test_show_the_one_device_that_up_would_take(
+    write: Write, capsys: Captured, typed: list[str], name: str, mount: str
+) -> None:
+    (device,) = shown(capsys, *typed, "--config", write(CONFIG))["devices"]
+    assert (device["name"], device["settings"]["mount"]["value"]) == (name, mount)
+    if "--backing" in typed:
+        assert device["settings"]["backing"] == {"value": "/c", "from": "command line"}
+        assert device["settings"]["writeback-limit"]["value"] == "10G"
+
+
+def test_show_refuses_what_up_would(write: Write, capsys: Captured) -> None:
+    assert main(["config", "show", "--config", write(CONFIG), "--threads", "65"]) == 2
+    assert capsys.readouterr() == ("", "vswap: threads must be from 0 to 64, not 65\n")
+
+
+def test_the_names_of_our_own_files_are_no_devices(capsys: Captured) -> None:
+    own = [daemon.log_path("swap0").name, *tuning._FILES]
+    for name in own:
+        assert main(["up", "--mount", f"/run/vswap/{name}"]) == 2
+        reason = "has the name of one of vswap's own files; choose another"
+        assert capsys.readouterr().err == f"vswap: mount point '/run/vswap/{name}' {reason}\n"
+
+
 def test_without_a_configuration_there_is_the_default_device(capsys: Captured) -> None:
     (device,) = shown(capsys)["devices"]
     assert device["name"] == "swap0"
@@ -411,9 +500,32 @@ def test_what_only_the_command_line_makes_wrong_is_one_line(
     file = write("[device.swap0]\nsize = '64M'\nmemory-limit = '64M'\nthreads = 2")
     assert main(["up", "--config", file, "--size", "1T"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("vswap: memory-limit must be at least ")
+    reason = f"{file}: device.swap0.memory-limit: with --size 1T, memory-limit must be at least "
+    assert told.startswith(f"vswap: {reason}")
     assert told.count("\n") == 1
+    for typed, reason in (
+        (["--memory-limit", "4M"], "memory-limit must be at least 10M with this size and 2 thr"),
+        (["--size", "1T", "--memory-limit", "4M"], "memory-limit must be at least "),
+        (["--threads", "-1"], "threads must be from 0 to 64, not -1"),
+    ):
+        assert main(["up", "--config", file, *typed]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"vswap: {reason}")
+        assert told.count("\n") == 1
     assert plans == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("--swapon", "with --swapon, "), ("--no-swapon", None)]
+)
+def test_a_switch_can_make_a_size_wrong(
+    plans: list[Plan], write: Write, capsys: Captured, typed: str, said: str | None
+) -> None:
+    file = write("[device.swap0]\nsize = '20K'\nswapon = false")
+    assert main(["up", "--config", file, typed]) == (2 if said else 0)
+    place = f"vswap: {file}: device.swap0.size: {said}size must be at least 40 KiB"
+    assert capsys.readouterr().err.startswith(place if said else "")
+    assert len(plans) == (0 if said else 1)
 
 
 def test_all_devices_come_up_in_order(plans: list[Plan], write: Write, capsys: Captured) -> None:
@@ -479,5 +591,6 @@ def test_all_is_not_for_one(
 
 def test_all_of_nothing(plans: list[Plan], capsys: Captured, tmp_path: Path) -> None:
     assert main(["up", "--all"]) == 2
-    reason = f"no device in {tmp_path}/etc/vswap.toml; --all brings up those it names"
+    usual = f"{tmp_path}/etc/vswap.toml or {tmp_path}/etc/vswap.d/*.toml"
+    reason = f"no device in {usual}; --all brings up those named there"
     assert capsys.readouterr() == ("", f"vswap: {reason}\n")

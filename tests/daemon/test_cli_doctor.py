@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vswap.errors import UserError
-from vswapd import mounts
+from vswapd import conffile, mounts, tomlfile
 from vswapd.cli import backing_look, doctor, main
 from vswapd.doctor import CHECKS, Finding, Level
 
 Captured = pytest.CaptureFixture[str]
 LINE = re.compile(r"(OK     |warning|failure)  \S.*")
 STATS = {"size": 1 << 30, "failed_reads": 0, "worker_restarts": 2, "backing_state": "none"}
+
+
+@pytest.fixture(autouse=True)
+def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where /etc/vswap.toml would be, and is not yet."""
+    monkeypatch.setattr(conffile, "CONFIG", tmp_path / "vswap.toml")
+    monkeypatch.setattr(conffile, "DROP_INS", tmp_path / "vswap.d")
+    return tmp_path / "vswap.toml"
+
+
+def write(file: Path, text: str, mode: int = 0o644) -> None:
+    file.write_text(text)
+    file.chmod(mode)
 
 
 @pytest.fixture
@@ -105,6 +120,87 @@ def test_colours_are_for_terminals(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: tty)
     assert main(["doctor"]) == 1
     assert ("\x1b[33mwarning\x1b[0m" in capsys.readouterr().out) == coloured
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+@pytest.mark.usefixtures("well")
+def test_a_configuration_need_not_be_there(configuration: Path, capsys: Captured) -> None:
+    assert main(["doctor"]) == 0
+    usual = f"{configuration} or {configuration.parent}/vswap.d/*.toml"
+    line = f"OK       there is no configuration ({usual}), nor need there be one\n"
+    assert capsys.readouterr().out == line
+
+
+@pytest.mark.usefixtures("well")
+def test_a_configuration_that_is_right(configuration: Path, capsys: Captured) -> None:
+    write(configuration, "[device.a]\n[device.b]\n")
+    assert main(["doctor"]) == 0
+    line = f"OK       the configuration is right: 2 devices in {configuration}\n"
+    assert capsys.readouterr().out == line
+
+
+@pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(
+    ("text", "more"), [("codec = 'lzo'", ""), ("codec = 'lzo'\nspares = 9", " (and 1 more)")]
+)
+def test_a_configuration_that_is_wrong(
+    text: str, more: str, configuration: Path, capsys: Captured
+) -> None:
+    write(configuration, f"[device.a]\nbacking = '/nosuch/b'\n{text}\n")
+    assert main(["doctor", "--json"]) == 2
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    place = f"{configuration}: device.a.codec"
+    assert found == {
+        "check": "configuration",
+        "level": "failure",
+        "finding": f"the configuration is wrong: {place}: unknown codec 'lzo'; choose one of lz4, "
+        f"zstd-fast, zstd, stored{more}",
+        "remedy": "`vswap config check` tells everything",
+    }
+
+
+@pytest.mark.usefixtures("well")
+def test_a_configuration_for_root_s_eyes(
+    configuration: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    write(configuration, "[device.a]\n", 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(tomlfile, "_content", refuse)
+    assert main(["doctor"]) == 1
+    reason = f"{configuration}: cannot be read: Permission denied"
+    line = f"warning  the configuration cannot be looked at: {reason}; look again as root\n"
+    assert capsys.readouterr().out == line
+
+
+def refuse(_fd: int) -> bytes:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.usefixtures("well", "mounted")
+def test_backings_of_the_configuration_are_looked_at(
+    configuration: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Each once, and not that of a device that is up: it has it."""
+
+    def look(path: str, needed: int | None) -> Iterator[Finding]:
+        yield Finding(Level.WARNING, f"{path} for {needed}")
+
+    monkeypatch.setattr(backing_look, "examine_backing", look)
+    write(
+        configuration,
+        "[device.swap0]\nbacking = '/b0'\n[device.a]\nbacking = '/b1'\nbacking-size = '512M'\n"
+        "[device.b]\nbacking = '/b2'\n[device.c]\n",
+    )
+    main(["doctor", "--backing", "/b2", "--backing-size", "1M", "--json"])
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    found = [each["finding"] for each in findings if each["check"] == "backing"]
+    assert found == [f"/b1 for {512 << 20}", f"/b2 for {1 << 20}"]
+
+
+# ---------------------------------------------------------------- what was typed
 
 
 @pytest.mark.parametrize(

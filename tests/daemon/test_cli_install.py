@@ -72,7 +72,7 @@ def test_the_units_and_the_command_start_the_vswap_that_installed_them(
     assert f"\nExecStop=-{PROGRAM} down --of-unit -- %i\n" in unit
     assert "@VSWAP@" not in unit.partition("\n[Unit]\n")[2]
     metrics = (tmp_path / UNIT).with_name("vswap-metrics.service").read_text()
-    assert f"\nExecStart={PROGRAM} metrics --listen 127.0.0.1:9100\n" in metrics
+    assert f"\nExecStart={PROGRAM} metrics --listen 127.0.0.1:18792\n" in metrics
     command = tmp_path / "usr/local/bin/vswap"
     assert command.read_text() == f'#!/bin/sh\nexec {PROGRAM} "$@"\n'
     assert os.access(command, os.X_OK)

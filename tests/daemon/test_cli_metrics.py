@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
     [
         (["--public"], "--public is nothing without --listen ADDRESS"),
         (["swap0", "--listen", "127.0.0.1:0"], "--listen serves all devices; leave DEVICE out"),
-        (["--listen", "9100"], "'9100' is no address; say 127.0.0.1:9100, [::1]:9100 or"),
+        (["--listen", "9100"], "'9100' is no address; say 127.0.0.1:18792, [::1]:18792 or"),
         (["--listen", "0.0.0.0:9100"], "0.0.0.0:9100 can be reached from other machines; if they"),
         (["--listen", "[::]:9100"], "[::]:9100 can be reached from other machines; if they may"),
         (["--listen", "unix:/proc/nowhere/x"], "cannot listen at unix:/proc/nowhere/x: there is"),
@@ -92,7 +92,7 @@ def test_without_a_device(
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metrics", "--help"]) == 0
-    assert "vswap metrics --listen 127.0.0.1:9100 " in capsys.readouterr().out
+    assert "vswap metrics --listen 127.0.0.1:18792 " in capsys.readouterr().out
 
 
 # --- As a process ----------------------------------------------------------------------
@@ -126,11 +126,12 @@ def test_it_ends_on_a_signal_and_leaves_nothing(number: signal.Signals, tmp_path
         assert not path.exists()
 
 
-def test_a_port_that_is_taken_is_one_line_and_2() -> None:
+def test_a_port_that_is_taken_is_one_line_and_1() -> None:
+    """Not the exit code of a mistake: the unit tries again."""
     with serving("127.0.0.1:0") as (_, said):
         port = said.split(":")[3].split("/")[0]
         with serving(f"127.0.0.1:{port}") as (second, refused):
-            assert second.wait(SECONDS) == 2
+            assert second.wait(SECONDS) == 1
             assert refused == (
                 f"vswap: cannot listen at 127.0.0.1:{port}: something listens there already\n"
             )

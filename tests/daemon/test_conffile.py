@@ -48,7 +48,7 @@ def lines(file: str | None) -> list[str]:
 
 def test_no_files_are_no_configuration(etc: Path) -> None:
     configuration = read()
-    assert configuration == Configuration(str(etc / "vswap.toml"))
+    assert configuration == Configuration(f"{etc}/vswap.toml or {etc}/vswap.d/*.toml")
     assert configuration.settings("swap0") == {}
 
 
@@ -124,11 +124,15 @@ def test_a_link_that_leads_nowhere_is_not_an_absent_file(etc: Path) -> None:
         (b"[device.a]\nsize 4G", "is not TOML: Expected '=' after a key in a key/value pair (at l"),
         (b"[device.a]\n\nsize = 4G", "is not TOML: Expected newline or end of document after a st"),
         (b"[defaults]\nx = '\xff'", "is not TOML: bytes that are not UTF-8 (at line 2)"),
+        (
+            "\ufeff[device.a]\n".encode(),
+            "starts with a byte order mark, which TOML has not; save it without one",
+        ),
         (b"a = " + b"[" * 100_000, "is not TOML that anybody needs: nested too deeply"),
         (b"a = " + b"9" * 5000, "is not TOML: "),
         (b"#" * (1 << 20) + b"#", "is longer than 1 MiB, which no configuration is"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_what_is_not_toml(tmp_path: Path, content: bytes, reason: str) -> None:
     (line,) = lines(write(tmp_path / "c", content))

@@ -142,8 +142,8 @@ def test_defaults_are_resolved() -> None:
         ({"codec": "lzo"}, "unknown codec 'lzo'; choose one of lz4, zstd-fast, zstd, stored"),
         ({"unit_pages": 3}, "unit-pages must be one of 1, 2, 4, 8, 16, not 3"),
         ({"unit_pages": 32}, "unit-pages must be one of 1, 2, 4, 8, 16, not 32"),
-        ({"threads": -1}, "threads must be from 1 to 64, not -1"),
-        ({"threads": 65}, "threads must be from 1 to 64, not 65"),
+        ({"threads": -1}, "threads must be from 0 to 64, not -1"),
+        ({"threads": 65}, "threads must be from 0 to 64, not 65"),
         ({"spin_us": -1}, "spin-us must be from 0 to 10000, not -1"),
         ({"spin_us": 10001}, "spin-us must be from 0 to 10000, not 10001"),
         (
@@ -176,7 +176,11 @@ def test_defaults_are_resolved() -> None:
         ),
         (
             {"writeback_limit": 1},
-            "writeback-limit limits nothing without backing; name its file too",
+            "writeback-limit is nothing without backing; name its file too",
+        ),
+        (
+            {"name": "swap0.log"},
+            "device name 'swap0.log' has the name of one of vswap's own files; choose another",
         ),
         (
             {"name": "a/b"},

@@ -15,6 +15,7 @@ from vswap.store import Shape, State
 from vswapd import mounts
 from vswapd.cli import down, main
 from vswapd.cli.system import unit
+from vswapd.doctor import rights
 from vswapd.mounts import Device
 
 PROGRAM = "/bin/true"
@@ -124,6 +125,37 @@ def test_what_is_swapped_out_is_not_killed_when_it_cannot_be_taken_back() -> Non
     found = settings()
     assert found["KillMode"] == "process"
     assert found["SendSIGKILL"] == "no"
+
+
+# --- What it may do --------------------------------------------------------------------
+
+
+def values(name: str) -> list[str]:
+    """All words of a setting, however often it occurs."""
+    lines = re.findall(rf"^{name}=(.*)$", unit(PROGRAM), re.M)
+    return [word for line in lines for word in line.split()]
+
+
+def test_it_keeps_the_rights_that_it_uses() -> None:
+    found = values("CapabilityBoundingSet")
+    used = {name for name in vars(rights) if name.startswith("CAP_")}
+    assert len(used) >= 4
+    assert used | {"CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_KILL"} <= set(found)
+    assert not {"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_TIME", "CAP_SYS_BOOT"} & set(found)
+    assert not any(name.startswith("~") for name in found)
+
+
+def test_no_call_kills_it_and_those_it_needs_are_let_through() -> None:
+    first, *others = values("SystemCallFilter")
+    assert first.startswith("~")  # all but these
+    groups = {first[1:], *others}
+    assert "@debug" in groups
+    assert not {"@mount", "@swap", "@privileged", "@resources", "@memlock", "@process"} & groups
+    assert settings()["SystemCallErrorNumber"] == "EPERM"
+
+
+def test_the_metrics_do_not_try_a_mistake_for_ever() -> None:
+    assert "\nRestartPreventExitStatus=2\n" in unit(PROGRAM, "vswap-metrics.service")
 
 
 def test_each_setting_has_a_reason_above_it() -> None:

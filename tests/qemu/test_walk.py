@@ -60,7 +60,7 @@ import time, urllib.request
 end = time.monotonic() + 60
 while True:
     try:
-        with urllib.request.urlopen("http://127.0.0.1:9100/metrics", timeout=20) as page:
+        with urllib.request.urlopen("http://127.0.0.1:18792/metrics", timeout=20) as page:
             print(page.read().decode())
             break
     except OSError:

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from vswap.errors import UserError
-from vswapd.cli.plan import Plan, default_mount, make_plan
+from vswapd.cli.place import DEFAULT_DEVICE, default_mount
+from vswapd.cli.plan import Plan, make_plan
 from vswapd.conffile import (
+    COMMAND_LINE,
     ConfigError,
     Configuration,
     Problem,
@@ -23,16 +25,7 @@ from vswapd.conffile import (
 from vswapd.confkeys import KEYS, Value
 from vswapd.mounts import resolve
 
-__all__ = [
-    "DEFAULT_DEVICE",
-    "check_named",
-    "configured",
-    "named_plan",
-    "plan_for",
-    "settings_for",
-]
-
-DEFAULT_DEVICE = "swap0"
+__all__ = ["check_named", "configured", "named_plan", "plan_for", "settings_for"]
 
 _BESIDE = {
     "size": ("swapon",),
@@ -42,6 +35,8 @@ _BESIDE = {
     "writeback-limit": ("backing",),
 }
 _OF_BACKING = ("backing-size", "writeback-limit")
+_NEVER_ALONE = ("memory-limit", *_OF_BACKING)
+"""Whether a value of these is right depends on values that each device may have for itself."""
 
 
 def configured(file: str | None) -> Configuration:
@@ -52,7 +47,9 @@ def configured(file: str | None) -> Configuration:
     problems: list[Problem] = []
     configuration = read_configuration(file, problems)
     for name in configuration.devices or [DEFAULT_DEVICE]:
-        _check_device(name, configuration, problems)
+        settings = settings_for(configuration, name, {})
+        problems += list(_mistakes(name, settings, _known_wrong(name, problems)))
+    problems += list(_mistakes_in_defaults(configuration, _known_wrong("", problems)))
     problems += _shared("mount", configuration)
     problems += _shared("backing", configuration)
     if problems:
@@ -70,23 +67,32 @@ def check_named(configuration: Configuration, device: str) -> None:
 def settings_for(
     configuration: Configuration, name: str, given: Mapping[str, Value]
 ) -> dict[str, Setting]:
-    """What the configuration has to say for a device, if `given` is said on the command line.
+    """What was said for a device: in the configuration, and over that `given`, which was typed.
 
     What [defaults] say of backings is nothing to a device without one.
     """
-    found = configuration.settings(name)
-    backed = "backing" in found or "backing" in given
+    typed = {key: Setting(value, COMMAND_LINE, "") for key, value in given.items()}
+    found = {**configuration.settings(name), **typed}
+    backed = "backing" in found
     return {
         key: setting
         for key, setting in found.items()
-        if key not in given and (backed or key not in _OF_BACKING or not setting.is_default)
+        if backed or key not in _OF_BACKING or not setting.is_default
     }
 
 
 def plan_for(configuration: Configuration, name: str, given: Mapping[str, Value]) -> Plan:
-    """The plan for a device, with `given` over the configuration. Raises `UserError`."""
+    """The plan for a device, with `given` over the configuration.
+
+    Raises `UserError`: a `ConfigError` if it is known of which keys.
+    """
     settings = settings_for(configuration, name, given)
-    return make_plan(name, {key: setting.value for key, setting in settings.items()} | {**given})
+    try:
+        return make_plan(name, _values(settings))
+    except UserError:
+        if problems := list(_mistakes(name, settings, set())):
+            raise ConfigError(problems) from None
+        raise
 
 
 def named_plan(file: str | None, name: str) -> Plan:
@@ -96,27 +102,53 @@ def named_plan(file: str | None, name: str) -> Plan:
     return plan_for(configuration, name, {})
 
 
-def _check_device(name: str, configuration: Configuration, problems: list[Problem]) -> None:
-    """Add to `problems` what is wrong with a device, but for what only follows from others."""
-    settings = settings_for(configuration, name, {})
-    wrong = _known_wrong(name, problems)
+def _mistakes(name: str, settings: Mapping[str, Setting], wrong: set[str]) -> Iterator[Problem]:
+    """What is wrong with a device, but for what only follows from others, or is known to be."""
     for key in KEYS:
         tried = (key, *_BESIDE.get(key, ()))
         if key not in settings or wrong.intersection(tried):
             continue
+        found = {other: settings[other] for other in tried if other in settings}
         try:
-            _try({other: settings[other].value for other in tried if other in settings}, key, name)
+            _try(_values(found), key, name)
         except UserError as error:
-            wrong.add(key)
-            setting = settings[key]
-            problems.append(Problem(setting.file, f"{setting.table}.{key}", str(error)))
+            wrong = wrong | {key}
+            yield found[key].problem(key, f"{_asked_beside(key, found)}{error}")
+
+
+def _mistakes_in_defaults(configuration: Configuration, wrong: set[str]) -> Iterator[Problem]:
+    """What is wrong with [defaults] whatever a device says, even if every device says otherwise."""
+    for key, setting in configuration.defaults.items():
+        if key not in _NEVER_ALONE and key not in wrong:
+            try:
+                _try({"swapon": False, key: setting.value}, key, DEFAULT_DEVICE)
+            except UserError as error:
+                yield setting.problem(key, str(error))
 
 
 def _try(values: dict[str, Value], key: str, name: str) -> None:
     """Raise `UserError` unless this key will do, with those beside it."""
-    if key in _OF_BACKING and "backing" not in values:
-        raise UserError(f"{key} is nothing without backing; name its file too")
     make_plan(name, values)
+
+
+def _asked_beside(key: str, found: Mapping[str, Setting]) -> str:
+    """What was typed and makes the value of a key wrong that was not, if anything."""
+    typed = [
+        _option(other, setting.value)
+        for other, setting in found.items()
+        if setting.is_typed and not found[key].is_typed
+    ]
+    return f"with {' '.join(typed)}, " if typed else ""
+
+
+def _option(key: str, value: Value) -> str:
+    if isinstance(value, bool):
+        return f"--{key}" if value else f"--no-{key}"
+    return f"--{key} {value}"
+
+
+def _values(settings: Mapping[str, Setting]) -> dict[str, Value]:
+    return {key: setting.value for key, setting in settings.items()}
 
 
 def _known_wrong(name: str, problems: list[Problem]) -> set[str]:
@@ -127,7 +159,7 @@ def _known_wrong(name: str, problems: list[Problem]) -> set[str]:
     places = [problem.place.rpartition(".") for problem in problems]
     wrong = {key for table, _, key in places if table in ("defaults", place_of(name))}
     lost = any(not problem.place for problem in problems)
-    return wrong | {"memory-limit", *_OF_BACKING} if lost else wrong
+    return wrong.union(_NEVER_ALONE) if lost else wrong
 
 
 def _shared(key: str, configuration: Configuration) -> Iterator[Problem]:
@@ -142,8 +174,7 @@ def _shared(key: str, configuration: Configuration) -> Iterator[Problem]:
             # The default mount point of one may be what the other asks for: that one is told.
             teller, other = (name, owner) if key in settings else (owner, name)
             setting = configuration.devices[teller][key]
-            reason = f"{key} {setting.value!r} is that of device {other} too"
-            yield Problem(setting.file, f"{setting.table}.{key}", reason)
+            yield setting.problem(key, f"{key} {setting.value!r} is that of device {other} too")
 
 
 def _path(key: str, name: str, settings: Mapping[str, Setting]) -> str | None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import click
 
+from vswapd.cli.asked import asked_device, asked_values, device_options
 from vswapd.cli.complete import device_names
-from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for, settings_for
+from vswapd.cli.confcheck import configured, plan_for, settings_for
 from vswapd.cli.options import config_option
-from vswapd.cli.plan import default_mount
+from vswapd.cli.place import DEFAULT_DEVICE, default_mount
 from vswapd.cli.text import table
 from vswapd.conffile import Configuration, place_of
 from vswapd.confkeys import KEYS, NONE, Key, Value
@@ -27,7 +28,7 @@ class Entry:
     """A key of a device. `size` in bytes, None for what is no size or has none.
 
     `value` is as it was written, None if it is left to the machine, the kernel or other keys:
-    then `otherwise` says to what. `origin` is a file, or "default".
+    then `otherwise` says to what. `origin` is a file, "command line" or "default".
     """
 
     key: str
@@ -42,10 +43,12 @@ class Entry:
         return values | {"bytes": self.size} if KEYS[self.key].is_size else values
 
 
-def entries(configuration: Configuration, name: str) -> list[Entry]:
-    """What results for a device, by the order of KEYS."""
-    settings = settings_for(configuration, name, {})
-    resolved = plan_for(configuration, name, {}).settings
+def entries(
+    configuration: Configuration, name: str, given: Mapping[str, Value] | None = None
+) -> list[Entry]:
+    """What results for a device, by the order of KEYS, with what is `given` on the command line."""
+    settings = settings_for(configuration, name, given or {})
+    resolved = plan_for(configuration, name, given or {}).settings
     defaults: Mapping[str, Value | None] = {
         "mount": default_mount(name),
         "threads": resolved.threads,
@@ -86,21 +89,34 @@ def config() -> None:
 Examples:
   vswap config show
   vswap config show swap1 --config FILE
+  vswap config show --size 4G            what `vswap up --size 4G` would make of it
 """
 )
 @click.argument("device", required=False, shell_complete=device_names)
+@device_options
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print all there is, as JSON.")
-def show(device: str | None, config: str | None, as_json: bool) -> None:
+@click.pass_context
+def show(
+    context: click.Context,
+    /,
+    device: str | None,
+    config: str | None,
+    as_json: bool,
+    **_options: object,
+) -> None:
     """Show what each device is to be, and which file says so.
 
-    DEVICE selects one. Where nothing is configured it is swap0, as `vswap up` makes it.
+    DEVICE selects one, and so does an option that is for one device, as it does for `vswap up`.
+    Where nothing is configured it is swap0. Options go over the files, as those of `vswap up` do.
     """
+    given = asked_values(context)
     configuration = configured(config)
-    if device is not None:
-        check_named(configuration, device)
-    names = [device] if device is not None else list(configuration.devices) or [DEFAULT_DEVICE]
-    found = {name: entries(configuration, name) for name in names}
+    if device is not None or any(not KEYS[key].common for key in given):
+        names = [asked_device(configuration, device, given)]
+    else:
+        names = list(configuration.devices) or [DEFAULT_DEVICE]
+    found = {name: entries(configuration, name, given) for name in names}
     if as_json:
         _print_json(configuration, found)
     else:

@@ -13,6 +13,7 @@ from vswapd.cli.backing_file import absolute
 from vswapd.cli.completers import files
 from vswapd.cli.status import status_of
 from vswapd.cli.text import escaped
+from vswapd.conffile import ConfigError
 from vswapd.config import parse_size
 from vswapd.doctor import Finding, Level, Machine, examine, guarded, worst
 from vswapd.doctor.serving import answer, discards, silence
@@ -69,10 +70,36 @@ def doctor(
 def _all(machine: Machine, backing: str | None, size: int | None) -> Iterator[Finding]:
     yield from examine(machine)
     yield from guarded("devices", _devices(machine))
+    places: dict[str, int | None] = {}
+    yield from guarded("configuration", _configuration(places))
     if backing is not None:
+        places[backing] = size
+    if places:
         from vswapd.cli.backing_look import examine_backing  # noqa: PLC0415  # few ask for it
 
-        yield from guarded("backing", examine_backing(backing, size))
+        for path, room in places.items():
+            yield from guarded("backing", examine_backing(path, room))
+
+
+def _configuration(places: dict[str, int | None]) -> Iterator[Finding]:
+    """On the configuration. Adds to `places` its backings, and the bytes that each is to have.
+
+    But for those of devices that are there, which have them.
+    """
+    from vswapd.cli.confcheck import configured, plan_for  # noqa: PLC0415
+    from vswapd.doctor.configuration import right, wrong  # noqa: PLC0415
+
+    try:
+        configuration = configured(None)
+    except ConfigError as error:
+        yield from wrong(error)
+        return
+    yield from right(configuration)
+    there = {device.name for device in devices()}
+    plans = [plan_for(configuration, name, {}) for name in configuration.devices]
+    for plan in plans:
+        if plan.settings.backing is not None and plan.settings.name not in there:
+            places[plan.settings.backing] = plan.room
 
 
 def _devices(machine: Machine) -> Iterator[Finding]:

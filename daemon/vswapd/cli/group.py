@@ -59,7 +59,7 @@ Examples:
   vswap doctor                         is this machine fit, and are its devices well?
   vswap top                            the same and what it does, live
   vswap report --since 2h              the same over time, as a page for a browser
-  vswap metrics --listen 127.0.0.1:9100
+  vswap metrics --listen 127.0.0.1:18792
   vswap restart                        after an upgrade: the new code, nothing lost
   vswap down                           bring the pages back, detach, stop
   vswap run --mount DIR --size 64M     only the file, in the foreground, as any user

@@ -19,7 +19,7 @@ __all__ = ["metrics"]
 Examples:
   vswap metrics                                 all devices' metrics, on stdout
   vswap metrics swap0
-  vswap metrics --listen 127.0.0.1:9100         for a Prometheus on this machine
+  vswap metrics --listen 127.0.0.1:18792        for a Prometheus on this machine
   vswap metrics --listen unix:/run/vswap/metrics.sock
   curl --unix-socket /run/vswap/metrics.sock http://localhost/metrics
 """,
@@ -66,7 +66,7 @@ def _print(device: str | None) -> int:
 
 
 def _serve(listen: str, public: bool) -> None:
-    """Until a signal comes. Raises `UserError`, `StoppedError`."""
+    """Until a signal comes. Raises `UserError`, `NotYetError`, `StoppedError`."""
     from vswapd.address import parse_address  # noqa: PLC0415
     from vswapd.exposition import merged  # noqa: PLC0415
     from vswapd.listener import cached, listening  # noqa: PLC0415

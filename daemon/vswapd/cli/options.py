@@ -11,8 +11,15 @@ from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE
 from vswapd.cli.backing_file import absolute
 from vswapd.cli.completers import files, one_of
-from vswapd.cli.place import DEFAULT_MOUNT
-from vswapd.config import CODECS, UNIT_PAGES, Settings, check_backing_size, device_name
+from vswapd.cli.place import check_point
+from vswapd.config import (
+    CODECS,
+    UNIT_PAGES,
+    Settings,
+    check_backed,
+    check_backing_size,
+    device_name,
+)
 from vswapd.confkeys import DEFAULT_SIZE, NONE
 from vswapd.mounts import resolve
 from vswapd.sizes import parse_size
@@ -151,31 +158,29 @@ def store_options(command: _Command) -> _Command:
     return command
 
 
-def mount_point(mount: str | None) -> str:
-    """`mount`, as it was typed, as mountinfo has it; or the default one. Raises `UserError`."""
+def mount_point(mount: str) -> str:
+    """`mount`, as it was typed, as mountinfo has it. Raises `UserError`."""
     if mount == "":  # what an unset variable in a script makes of it
         raise UserError("mount point '' is no directory; leave --mount out for the default")
-    return DEFAULT_MOUNT if mount is None else resolve(mount)
+    point = resolve(mount)
+    check_point(point)
+    return point
 
 
 def make_settings(
-    mount: str | None,
+    mount: str,
     options: StoreOptions,
     *,
     name: str | None = None,
     allow_fusermount: bool = False,
 ) -> Settings:
-    """The settings for a device at `mount`, as it was typed, or at the default one.
+    """The settings for a device at `mount`, as it was typed.
 
     It is called `name`, or as the last part of the mount point. Raises `UserError`.
     """
     point = mount_point(mount)
     limit = options["memory_limit"]
     backing = options["backing"]
-    if backing is None:
-        for option in ("backing_size", "writeback_limit"):
-            if options[option] is not None:
-                raise UserError(f"--{option.replace('_', '-')} is nothing without --backing FILE")
     return Settings(
         name=device_name(point) if name is None else name,
         mount=point,
@@ -195,6 +200,7 @@ def make_settings(
 
 def backing_room(options: StoreOptions, device_size: int) -> int | None:
     """Bytes that the backing file is to have room for, if that was said. Raises `UserError`."""
+    check_backed(options["backing"], options["backing_size"], "backing-size")
     if options["backing_size"] is None:
         return None
     size = parse_size(options["backing_size"], "backing-size")

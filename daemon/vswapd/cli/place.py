@@ -15,25 +15,40 @@ from pathlib import Path
 
 from vswap import libc
 from vswap.errors import UserError
-from vswapd.config import Settings
+from vswapd.config import Settings, device_name
 from vswapd.mounts import devices, holders, is_mount_point
 from vswapd.swapdev import run_program
 
 __all__ = [
-    "DEFAULT_MOUNT",
+    "DEFAULT_DEVICE",
     "RUN_DIRECTORY",
     "check_fuse",
     "check_mount",
+    "check_point",
+    "default_mount",
     "make_own_mount",
     "remove_own_mount",
     "unmount",
 ]
 
 RUN_DIRECTORY = Path("/run/vswap")
-DEFAULT_MOUNT = str(RUN_DIRECTORY / "swap0")
+DEFAULT_DEVICE = "swap0"
 _FUSE = Path("/dev/fuse")
 _BUSY_SECONDS = 2.0  # a loop device is gone only when the last who looks at it (udev) closes it
 _UNMOUNT_SECONDS = 10.0
+
+
+def default_mount(name: str) -> str:
+    """Where the device of this name is mounted if nothing else is said."""
+    return str(RUN_DIRECTORY / name)
+
+
+def check_point(point: str) -> None:
+    """Raise `UserError` for a mount point that is, or would hide, what is vswap's own."""
+    if RUN_DIRECTORY.is_relative_to(point):
+        raise UserError(f"mounting on {point} would cover {RUN_DIRECTORY}; choose another")
+    if _is_own(point):
+        device_name(point)
 
 
 def check_fuse() -> None:
@@ -60,8 +75,6 @@ def check_mount(settings: Settings) -> None:
         raise UserError(f"{point} is in use, something else is mounted there; choose another")
     if not os.path.lexists(point) and not _is_own(point):
         raise UserError(f"mount point {point} does not exist; create it or choose another")
-    if RUN_DIRECTORY.is_relative_to(point):
-        raise UserError(f"mounting on {point} would cover {RUN_DIRECTORY}; choose another")
     if os.path.lexists(point):
         _check_directory(point)
 

@@ -8,12 +8,12 @@ from typing import cast
 
 from vswap.errors import UserError
 from vswapd.cli.options import StoreOptions, backing_room, make_settings
-from vswapd.cli.place import RUN_DIRECTORY
+from vswapd.cli.place import default_mount
 from vswapd.config import Settings
 from vswapd.confkeys import KEYS, Value
 from vswapd.swapdev import MIN_SWAP_SIZE
 
-__all__ = ["Plan", "default_mount", "make_plan"]
+__all__ = ["Plan", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class Plan:
     priority: int | None
     swapon: bool
     tune: bool
-
-
-def default_mount(name: str) -> str:
-    """Where the device of this name is mounted if nothing else is said."""
-    return str(RUN_DIRECTORY / name)
 
 
 def make_plan(name: str, values: Mapping[str, Value]) -> Plan:

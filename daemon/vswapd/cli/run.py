@@ -40,7 +40,7 @@ def run(mount: str | None, **options: Unpack[StoreOptions]) -> None:
     if not mount:  # '' is what an unset variable in a script makes of it
         raise UserError("run needs --mount DIR, an empty directory")
     settings = make_settings(mount, options, allow_fusermount=os.geteuid() != 0)
-    room = backing_room(options, settings.size) if settings.backing else None
+    room = backing_room(options, settings.size)
     check_file(settings, room)
     if settings.backing is not None:
         make_backing(settings.backing, room or settings.size)

@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import click
-from click.core import ParameterSource
 
 from vswap.errors import UserError
 from vswapd.cli import daemon, place
+from vswapd.cli.asked import asked_device, asked_values, device_options
 from vswapd.cli.backing_file import make_missing
 from vswapd.cli.bringup import attach_file, check_swap, swap_as_planned
 from vswapd.cli.complete import device_names
-from vswapd.cli.completers import directories
-from vswapd.cli.confcheck import DEFAULT_DEVICE, check_named, configured, plan_for
+from vswapd.cli.confcheck import configured, plan_for
 from vswapd.cli.interrupt import Interrupts, StoppedError, Undo, interrupts
-from vswapd.cli.options import config_option, mount_point, store_options
+from vswapd.cli.options import config_option
 from vswapd.cli.plan import Plan
 from vswapd.conffile import Configuration
-from vswapd.config import Settings, device_name
-from vswapd.confkeys import KEYS, MAX_PRIORITY, Value
+from vswapd.config import Settings
+from vswapd.confkeys import KEYS, Value
 from vswapd.mounts import Device
 
 __all__ = ["up"]
@@ -36,33 +35,7 @@ Examples:
 """
 )
 @click.argument("device", required=False, shell_complete=device_names)
-@store_options
-@click.option(
-    "--mount",
-    metavar="DIR",
-    shell_complete=directories,
-    help="Where to mount; its last part is the device's name, unless there is DEVICE. Directories "
-    f"in /run/vswap are made and removed as needed. [default: {place.DEFAULT_MOUNT}]",
-)
-@click.option(
-    "--priority",
-    type=click.IntRange(0, MAX_PRIORITY),
-    metavar="N",
-    help="The kernel fills swap areas with a higher priority first.",
-)
-@click.option(
-    "--swapon/--no-swapon",
-    default=True,
-    help="Swap on the device, or stop after the loop device. [default: swapon]",
-)
-@click.option(
-    "--tune/--no-tune",
-    default=True,
-    help="Set four settings of the kernel, for the whole machine, until the last device is taken "
-    "down: vm.page-cluster to 5 (swap-in reads ahead up to 32 pages), guest_halt_poll_ns to "
-    "200000 in a guest whose cpuidle governor is haltpoll, vm.watermark_boost_factor to 0, and "
-    "vm.watermark_scale_factor to what makes 4 MiB. Or leave them alone. [default: tune]",
-)
+@device_options
 @config_option
 @click.option("--all", "every", is_flag=True, help="Bring up all devices of the configuration.")
 @click.pass_context
@@ -80,34 +53,16 @@ def up(
     every step before it is undone. DEVICE is one of the configuration; options go over what that
     says. With --all a device that fails is no reason not to try the others.
     """
-    given = _given(context)
+    given = asked_values(context)
     configuration = configured(config)
     if every:
         _check_for_all(device, given)
         context.exit(_up_all(configuration, given))
-    plan = plan_for(configuration, _name(configuration, device, given), given)
+    plan = plan_for(configuration, asked_device(configuration, device, given), given)
     check_swap("up", plan)
     with interrupts() as signals:
         loop = _bring_up(plan, signals)
     click.echo(loop)
-
-
-def _given(context: click.Context) -> dict[str, Value]:
-    """What was typed, by the names of KEYS; and not what click fills in."""
-    typed = ParameterSource.COMMANDLINE
-    options = {key.name: key.option for key in KEYS.values()}
-    return {
-        name: context.params[option]
-        for name, option in options.items()
-        if context.get_parameter_source(option) is typed
-    }
-
-
-def _name(configuration: Configuration, device: str | None, given: Mapping[str, Value]) -> str:
-    if device is not None:
-        check_named(configuration, device)
-        return device
-    return device_name(mount_point(str(given["mount"]))) if "mount" in given else DEFAULT_DEVICE
 
 
 def _check_for_all(device: str | None, given: Mapping[str, Value]) -> None:
@@ -122,7 +77,7 @@ def _up_all(configuration: Configuration, given: Mapping[str, Value]) -> int:
     """Bring up one after the other, whichever fail, and return the exit code."""
     names = list(configuration.devices)
     if not names:
-        raise UserError(f"no device in {configuration.source}; --all brings up those it names")
+        raise UserError(f"no device in {configuration.source}; --all brings up those named there")
     plans = [plan_for(configuration, name, given) for name in names]
     codes = [_try_one(plan, last=plan is plans[-1]) for plan in plans]
     return max(codes)

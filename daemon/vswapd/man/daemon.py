@@ -39,6 +39,12 @@ _FILES = {
     "ctl": "Write a command, and read its result. A wrong one fails with EINVAL.",
 }
 
+_LOG = """\
+In /run/vswap is NAME.log too, whatever the mount. It is the log if `vswap up` has started the
+daemon. If `vswap serve` has, or the unit, it is empty, and only keeps others from bringing up the
+same device meanwhile: the log is stderr then, and of a unit the journal.
+"""
+
 _SIGNALS = {
     "SIGHUP": "To the supervisor: `vswap restart`, without an answer.",
     "SIGTERM": "Unmount, if nothing uses the file; else nothing: `vswap down` ends it safely.",
@@ -70,7 +76,7 @@ def daemon_page(_root: click.Group) -> Iterator[str]:
     yield roff.section("files")
     yield from roff.paragraphs("In the mount, which is /run/vswap/NAME by default:")
     yield from _definitions(_FILES)
-    yield from roff.paragraphs("Beside it is /run/vswap/NAME.log, if `vswap up` has started it.")
+    yield from roff.paragraphs(_LOG)
     yield roff.section("see also")
     yield from roff.paragraphs("vswap(1), vswap.toml(5), zram's admin guide, sd_notify(3)")
 
