@@ -110,7 +110,7 @@ def _mistakes(name: str, settings: Mapping[str, Setting], wrong: set[str]) -> It
             continue
         found = {other: settings[other] for other in tried if other in settings}
         try:
-            _try(_values(found), key, name)
+            make_plan(name, _values(found))
         except UserError as error:
             wrong = wrong | {key}
             yield found[key].problem(key, f"{_asked_beside(key, found)}{error}")
@@ -121,14 +121,9 @@ def _mistakes_in_defaults(configuration: Configuration, wrong: set[str]) -> Iter
     for key, setting in configuration.defaults.items():
         if key not in _NEVER_ALONE and key not in wrong:
             try:
-                _try({"swapon": False, key: setting.value}, key, DEFAULT_DEVICE)
+                make_plan(DEFAULT_DEVICE, {"swapon": False, key: setting.value})
             except UserError as error:
                 yield setting.problem(key, str(error))
-
-
-def _try(values: dict[str, Value], key: str, name: str) -> None:
-    """Raise `UserError` unless this key will do, with those beside it."""
-    make_plan(name, values)
 
 
 def _asked_beside(key: str, found: Mapping[str, Setting]) -> str:
