@@ -13,7 +13,7 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 venv=${VSWAP_VENV:-$here/.venv}
 run_packages=(python3 python3-dev python3-venv gcc libc6-dev pkg-config libfuse3-dev fuse3 util-linux mount)
-test_packages=(chromium fio procps prometheus qemu-system-x86 mmdebstrap kmod cpio e2fsprogs tmux)
+test_packages=(chromium fio procps prometheus qemu-system-x86 mandoc mmdebstrap kmod cpio e2fsprogs tmux)
 bench_packages=(nbdkit libnbd-bin)
 
 say() { printf 'vswap.sh: %s\n' "$*" >&2; }

@@ -33,7 +33,7 @@ class Page:
     def render(self, root: click.Group) -> str:
         """The page, for man(1)."""
         title = roff.title(self.name, self.section, f"vswap {vswap.__version__}", self.manual)
-        return "\n".join([title, *self.body(root), ""])
+        return roff.page(title, self.body(root))
 
 
 PAGES = {

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["bold", "definition", "escape", "example", "heading", "paragraphs", "section", "title"]
+__all__ = [
+    "bold",
+    "definition",
+    "escape",
+    "example",
+    "heading",
+    "page",
+    "paragraphs",
+    "section",
+    "title",
+]
 
 _ESCAPES = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}
 _SPECIAL = re.compile(r"[\\\-'`^~]")
@@ -32,6 +42,15 @@ def _prose(text: str) -> str:
 def title(name: str, number: int, version: str, manual: str) -> str:
     """The first line. Without a date, so that the same code gives the same page."""
     return f'.TH "{escape(name.upper())}" "{number}" "" "{escape(version)}" "{escape(manual)}"'
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """All of it. A heading begins a paragraph by itself: mandoc(1) complains of a second one."""
+    lines = [title]
+    for line in body:
+        if line != ".PP" or not lines[-1].startswith((".SH", ".SS")):
+            lines.append(line)
+    return "\n".join([*lines, ""])
 
 
 def section(text: str) -> str:
