@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,11 @@ def test_the_end_is_soon(device: Worker) -> None:
 def test_after_a_signal_there_is_no_connection_left(device: Worker) -> None:
     assert device.device is not None
     connection = CONNECTIONS / device.device.split(":")[1]
-    assert connection.exists()
+    before = connection.stat().st_ino
     device.signal()
     device.wait()
-    assert not connection.exists()
+    with suppress(FileNotFoundError):  # another device may have its number by now
+        assert connection.stat().st_ino != before
 
 
 def test_a_worker_can_be_started_where_one_has_ended(start: Start) -> None:
