@@ -60,7 +60,8 @@ def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> 
     stack = Stack(guest)
     loop = stack.up("--size", "768M", "--memory-limit", "40M", "--backing", "/dev/vdb")
     began = time.monotonic()
-    hog = stack.hog(256 + 100, "--passes", str(PASSES), "--seconds", "120")
+    options = ("--passes", str(PASSES), "--seconds", "120", "--rewrite", "0.2")
+    hog = stack.hog(256 + 100, *options)
     files = guest.start("sh", "-ec", "while :; do cat /opt/test/corpus >/dev/null; echo; done")
     report = hog.wait(HOG_SECONDS)
     judged(report)
@@ -107,7 +108,7 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack = Stack(guest)
     options = ("--memory-limit", "64M", "--backing", "/dev/vdb", "--spares", "2")
     stack.up("--size", "1G", *options)
-    hog = stack.hog(330, "--passes", str(PASSES), "--seconds", "40")  # half more than there is
+    hog = stack.hog(330, "--passes", str(PASSES), "--seconds", "25")  # half more than there is
     before, kills = swapped_pages(guest), 0
     while hog.poll() and kills < KILLS:
         guest.run("sleep", "1", seconds=HOG_SECONDS)

@@ -37,8 +37,8 @@ def started(boot: Boot) -> Guest:
 
 
 def swapped(guest: Guest) -> None:
-    """Let a service run that has 100 MiB on the device, by its limit."""
-    command = hog_command(164, "--passes", str(PASSES), "--seconds", "300")
+    """Let a service run that has 60 MiB on the device, by its limit."""
+    command = hog_command(124, "--passes", str(PASSES), "--seconds", "300")
     guest.sh(f"rm -f {SAID}")
     guest.run(
         *("systemd-run", "--quiet", "--unit", "hog", "-p", f"StandardError=truncate:{SAID}"),
@@ -46,7 +46,7 @@ def swapped(guest: Guest) -> None:
         *command,
     ).ok()
     guest.sh(f"until grep -s verify {SAID}; do sleep 1; done", seconds=FILL_SECONDS)
-    assert Stack(guest).used_mib() > 80
+    assert Stack(guest).used_mib() > 50
 
 
 JOURNAL = f"journalctl -u {UNIT} --no-pager"
