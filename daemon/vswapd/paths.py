@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vswap.errors import UserError
 
-__all__ = ["absolute", "target"]
+__all__ = ["absolute", "target", "unusable"]
 
 
 def absolute(path: str) -> Path:
@@ -17,7 +17,7 @@ def absolute(path: str) -> Path:
     try:
         return Path(path).absolute()
     except FileNotFoundError:
-        raise UserError(f"{path} cannot be used: the working directory is gone") from None
+        raise unusable(path, "the working directory is gone") from None
 
 
 def target(path: Path) -> Path | None:
@@ -28,4 +28,9 @@ def target(path: Path) -> Path | None:
     try:
         return path.readlink() if path.is_symlink() else None
     except OSError as error:
-        raise UserError(f"{path} cannot be used: {error.strerror}") from None
+        raise unusable(path, error.strerror) from None
+
+
+def unusable(path: str | Path, why: str | None) -> UserError:
+    """The mistake of who has typed a path that is none here."""
+    return UserError(f"{path} cannot be used: {why}")

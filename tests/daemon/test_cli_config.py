@@ -293,7 +293,7 @@ def test_any_configuration_can_be_brought_up_or_is_told_of(
     else:
         for name in configuration.devices:
             assert plan_for(configuration, name, {}).settings.name == name
-            assert len(entries(configuration, name)) == len(KEYS)
+            assert len(entries(configuration, name, {})) == len(KEYS)
 
 
 # ---------------------------------------------------------------- config check, config show

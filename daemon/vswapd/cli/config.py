@@ -43,12 +43,10 @@ class Entry:
         return values | {"bytes": self.size} if KEYS[self.key].is_size else values
 
 
-def entries(
-    configuration: Configuration, name: str, given: Mapping[str, Value] | None = None
-) -> list[Entry]:
+def entries(configuration: Configuration, name: str, given: Mapping[str, Value]) -> list[Entry]:
     """What results for a device, by the order of KEYS, with what is `given` on the command line."""
-    settings = settings_for(configuration, name, given or {})
-    resolved = plan_for(configuration, name, given or {}).settings
+    settings = settings_for(configuration, name, given)
+    resolved = plan_for(configuration, name, given).settings
     defaults: Mapping[str, Value | None] = {
         "mount": default_mount(name),
         "threads": resolved.threads,

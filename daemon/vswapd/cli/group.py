@@ -40,6 +40,7 @@ from vswapd.cli.status import status
 from vswapd.cli.top import top
 from vswapd.cli.up import up
 from vswapd.conffile import ConfigError
+from vswapd.paths import unusable
 
 __all__ = ["main"]
 
@@ -98,7 +99,7 @@ def _mistake(error: OSError) -> UserError | None:
     """The person's mistake behind an error, if it is one: only typed names are ever too long."""
     if error.errno != errno.ENAMETOOLONG or error.filename is None:
         return None
-    return UserError(f"{error.filename} cannot be used: {error.strerror}")
+    return unusable(error.filename, error.strerror)
 
 
 def _report(error: Exception) -> int:

@@ -16,6 +16,7 @@ from vswapd.cli.complete import device_names
 from vswapd.cli.completers import files
 from vswapd.cli.interrupt import StoppedError, interrupts
 from vswapd.mounts import Device, find_device, read_file
+from vswapd.paths import unusable
 
 __all__ = ["parse_period", "report"]
 
@@ -97,7 +98,7 @@ def _check_new(path: Path) -> None:
     try:
         there = path.exists() or path.is_symlink()
     except OSError as error:
-        raise UserError(f"{path} cannot be used: {error.strerror}") from None
+        raise unusable(path, error.strerror) from None
     if there:
         raise UserError(f"{path} exists; --force overwrites it, and -o FILE names another")
 
