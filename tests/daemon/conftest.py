@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from process_support import Doing, children
 from systemd_support import Store
 
 from vswap.errors import UserError
@@ -19,6 +20,13 @@ from vswap.store.backing_make import make_file
 from vswapd.messages import Link, Message
 
 SECONDS = 10
+
+
+@pytest.fixture
+def doing() -> Iterator[Doing]:
+    """Makes children that do something, and then live until they are killed, here at the latest."""
+    with children() as make:
+        yield make
 
 
 class Keeping:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from process_support import Doing
 
-from vswap import libc
 from vswapd.ending import is_ending
 from vswapd.estate import Estate
 from vswapd.held import Held, Record
@@ -42,31 +42,9 @@ def succession(held: Held) -> Iterator[Succession]:
 
 
 @pytest.fixture
-def locking(held: Held) -> Iterator[Callable[[], int]]:
+def locking(held: Held, doing: Doing) -> Callable[[], int]:
     """Makes processes that work on the state, and are nobody's workers here."""
-    made: list[int] = []
-
-    def fork() -> int:
-        ours, theirs = os.pipe()
-        pid = os.fork()
-        if not pid:
-            try:
-                libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)  # also if a test fails
-                lock(held.state[0])
-                os.write(theirs, b"done")
-                signal.pause()
-            finally:
-                os._exit(1)
-        made.append(pid)
-        os.close(theirs)
-        assert os.read(ours, 10) == b"done"
-        os.close(ours)
-        return pid
-
-    yield fork
-    for pid in made:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    return lambda: doing(lambda: lock(held.state[0]))
 
 
 def has_been_killed(pid: int) -> bool:

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from process_support import Doing
 
 from vswap import libc
 from vswapd import fusemount, mounts
 from vswapd.config import Settings
 from vswapd.handover import Inheritance
 from vswapd.held import Held, Record
+from vswapd.lockholder import lock
 from vswapd.messages import Link
 from vswapd.notify import Ready
 from vswapd.nursery import Nursery
@@ -363,6 +365,24 @@ def prepared(supervisor: Supervisor) -> tuple[Child, Link]:
     other.send("prepared", signs=[0], region=0)
     supervisor._on_child(child)
     return child, other
+
+
+def test_who_works_on_the_state_ends_before_we_go_on(
+    supervisor: Supervisor, held: Held, doing: Doing
+) -> None:
+    """Another supervisor's worker, of which we have heard nothing."""
+    pid = doing(lambda: lock(held.state[0]))
+    child, other = prepared(supervisor)
+    supervisor.hold_back()
+    supervisor.go_on()
+    supervisor._promote()
+    while supervisor.worker is None:  # its end is told, or seen
+        supervisor.loop.wait(time.monotonic() + SECONDS)
+        supervisor._promote()
+    assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is not None
+    assert supervisor.worker == child.pidfd
+    end(supervisor, child)
+    other.close()
 
 
 def serve(supervisor: Supervisor) -> tuple[Child, Link]:
