@@ -308,11 +308,11 @@ def run_worker(
 
 
 def run_vswap(
-    *arguments: str, seconds: float = COMMAND_SECONDS
+    *arguments: str, seconds: float = COMMAND_SECONDS, before: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """A command as a person types it."""
+    """A command as a person types it, started by the program `before` it, if any."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "vswapd", *arguments],
+        [*before, sys.executable, "-W", "error", "-m", "vswapd", *arguments],
         env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -30,7 +30,6 @@ from mount.harness import (
     Worker,
     aligned,
     close,
-    environment,
     errno_of,
     eventually,
     fallocate,
@@ -730,18 +729,8 @@ def test_a_daemon_that_cannot_lock_memory_takes_no_backing_later(
 def test_run_without_locked_memory_tells_why_in_a_line(
     mount_point: Path, path: Path, unlocked: tuple[str, ...]
 ) -> None:
-    done = subprocess.run(
-        [
-            *(*unlocked, sys.executable, "-m", "vswapd", "run", "--mount", str(mount_point)),
-            *("--size", "64M", "--backing", str(path)),
-        ],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    words = ("run", "--mount", str(mount_point), "--size", "64M", "--backing", str(path))
+    done = run_vswap(*words, before=unlocked)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"vswap: {REFUSAL}"
     assert "Traceback" not in done.stderr
