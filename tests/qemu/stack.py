@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,11 @@ class Stack:
     def hog(self, mib: int, *options: str) -> Job:
         """Start a hog."""
         return self.guest.start(*hog_command(mib, *options))
+
+    def hog_within(self, limit: int, mib: int, *options: str) -> Job:
+        """Start one of which no more than so many MiB stay in memory: see `within`."""
+        command = shlex.join(hog_command(mib, *options))
+        return self.guest.start("sh", "-ec", f"{within(limit)} && exec {command}")
 
 
 def hog_command(mib: int, *options: str) -> list[str]:

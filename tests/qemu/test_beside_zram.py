@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-
 from qemu.conftest import Boot, Tell
-from qemu.stack import MIB, Stack, hog_command, judged, wait_filled, within
+from qemu.stack import MIB, Stack, judged, wait_filled
 
 HOG_MIB = 160
 STAYS_MIB = 60
@@ -17,7 +15,6 @@ echo 768M >/sys/block/zram0/disksize
 mkswap /dev/zram0 >/dev/null
 swapon --discard /dev/zram0
 """
-HOG = f"{within(STAYS_MIB)} && exec {shlex.join(hog_command(HOG_MIB, '--passes', '1'))}"
 
 
 def test_both_give_every_page_back_and_ours_takes_less_memory(boot: Boot, tell: Tell) -> None:
@@ -25,14 +22,14 @@ def test_both_give_every_page_back_and_ours_takes_less_memory(boot: Boot, tell: 
     stack = Stack(guest)
 
     guest.sh(ZRAM_ON)
-    hog = guest.start("sh", "-ec", HOG)
+    hog = stack.hog_within(STAYS_MIB, HOG_MIB, "--passes", "1")
     wait_filled(hog)
     original, _, used = map(int, guest.sh("cat /sys/block/zram0/mm_stat").split()[:3])
     zram = judged(hog.wait(SECONDS))
     guest.sh("swapoff /dev/zram0; echo 1 >/sys/block/zram0/reset", seconds=SECONDS)
 
     stack.up("--size", "768M")
-    hog = guest.start("sh", "-ec", HOG)
+    hog = stack.hog_within(STAYS_MIB, HOG_MIB, "--passes", "1")
     wait_filled(hog)
     stats = stack.stats()
     ours = judged(hog.wait(SECONDS))

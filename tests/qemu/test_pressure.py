@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
 from pathlib import Path
 
@@ -17,10 +16,8 @@ from qemu.stack import (
     PASSES,
     Stack,
     beats,
-    hog_command,
     judged,
     wait_filled,
-    within,
 )
 
 HOG_SECONDS = 400.0
@@ -90,8 +87,7 @@ def test_a_hog_of_more_than_all_memory_beside_others(boot: Boot, disk: Path) -> 
 def off_and_on_again(stack: Stack, loop: str) -> None:
     """While somebody has pages on it, and has them there again afterwards."""
     guest = stack.guest
-    command = shlex.join(hog_command(28, "--passes", str(PASSES), "--seconds", "10"))
-    hog = guest.start("sh", "-ec", f"{within(12)} && exec {command}")
+    hog = stack.hog_within(12, 28, "--passes", str(PASSES), "--seconds", "10")
     wait_filled(hog)
     assert stack.used_mib() > 8
     guest.sh(f"echo max >{GROUP}/memory.max")
@@ -124,13 +120,6 @@ def test_the_worker_is_killed_every_second(boot: Boot, disk: Path, tell: Tell) -
     stack.down()
 
 
-def restarts(guest: Guest) -> int:
-    """How often a worker has followed another."""
-    found = Stack(guest).status()["stats"]["worker_restarts"]
-    assert isinstance(found, int)
-    return found
-
-
 SUSPEND = """
 import ctypes, os, signal, sys, time
 # It must not come to wait for whom it has stopped: all that it needs, it has.
@@ -155,12 +144,12 @@ def test_the_daemon_is_suspended_for_a_while(boot: Boot) -> None:
     guest.write("/tmp/suspend.py", SUSPEND)
     guest.run("chrt", "-r", "2", "python3", "/tmp/suspend.py", *pids, seconds=HOG_SECONDS).ok()
     assert hog.poll(), "it was not there any more"
-    assert restarts(guest) == 0
+    assert stack.stats()["worker_restarts"] == 0
     guest.sh("pkill -KILL -x vswap-worker", seconds=HOG_SECONDS)
     assert hog.poll(), "it was not there any more"
     judged(hog.wait(HOG_SECONDS))
     stack.check()
-    assert restarts(guest) == 1
+    assert stack.stats()["worker_restarts"] == 1
     assert oom_kills(guest) == 0
     stack.down()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qemu.conftest import Boot
 from qemu.guest import Done, Guest
-from qemu.stack import GROUP, Stack, cut_off, hog_command, judged, within
+from qemu.stack import GROUP, Stack, cut_off, judged
 
 SYSTEMD = "/lib/systemd/systemd"
 UNIT = "vswap@swap0"
@@ -166,8 +166,7 @@ def upgrades_and_swaps(user: User) -> None:
     assert user.main_process() != "0"
     stack = Stack(user.guest)
     stack.check()
-    hog = shlex.join(hog_command(HOG_MIB, "--passes", "1"))
-    judged(user.guest.run("sh", "-ec", f"{within(32)}; exec {hog}", seconds=HOG_SECONDS))
+    judged(Stack(user.guest).hog_within(32, HOG_MIB, "--passes", "1").wait(HOG_SECONDS))
     user.sh(f"rmdir {GROUP}")
     assert int(user.sh("sed -n 's/^pswpin //p' /proc/vmstat")) > 0
     stack.check()
