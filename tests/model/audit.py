@@ -45,7 +45,8 @@ from vswap.store import Lane, Store
 from vswap.store import entry as entries
 from vswap.store.appender import Appender
 from vswap.store.decoder import Decoder
-from vswap.store.log import BUSY, HOLE, OPEN, READY, SEALED, Log
+from vswap.store.log import Log
+from vswap.store.places import BUSY, HOLE, OPEN, READY, SEALED
 
 __all__ = ["appenders", "audit", "holes"]
 
@@ -111,7 +112,8 @@ def appenders(store: Store) -> list[Appender]:
 
 def holes(log: Log) -> list[int]:
     """The segments without memory: those that were given back, and those never used."""
-    return [*log._holes, *range(log._untouched, len(log._state))]
+    places = log._places
+    return [*places._holes, *range(places._untouched, len(places.state))]
 
 
 def _look(store: Store) -> _Found:
@@ -231,7 +233,7 @@ def _check_units(store: Store, cached: dict[int, int]) -> Iterator[str]:
         segment = entries.segment_of(entry)
         if entry >> 62 != entries.KIND_CACHE or entry & _FLAGS_MASK & ~KNOWN_FLAGS:
             yield f"UNIT: slot {slot}: {entry:#x} is no entry of the front cache"
-        elif segment >= len(log._state) or log._state[segment] not in (OPEN, SEALED):
+        elif segment >= len(log._places.state) or log._places.state[segment] not in (OPEN, SEALED):
             yield f"LOG-REUSE: slot {slot} lives in segment {segment}, which is not in use"
         else:
             position, share = entries.position_of(entry), entries.share_of(entry)
@@ -314,7 +316,7 @@ def _check_live(store: Store, found: _Found) -> Iterator[str]:
             has = getattr(found.live.get(segment, Live()), what)
             if has != says:
                 yield f"LOG-LIVE: segment {segment}: {has} {what}, not {says}"
-    for segment, place in enumerate(store._parts.log._state):
+    for segment, place in enumerate(store._parts.log._places.state):
         if place == SEALED and not ledger.bytes[segment] <= store._parts.log._used[segment]:
             yield f"LOG-LIVE: more lives in segment {segment} than was put there"
     for name, total, says in (
@@ -333,26 +335,26 @@ def _check_live(store: Store, found: _Found) -> Iterator[str]:
 
 def _check_places(store: Store) -> Iterator[str]:
     log = store._parts.log
-    places = list(log._state)
+    places, states = log._places, list(log._places.state)
     being_filled = [one._segment for one in appenders(store) if one._segment is not None]
     for state, listed in (
         (HOLE, holes(log)),
-        (READY, list(log._ready)),
+        (READY, list(places._ready)),
         (OPEN, being_filled),
         (BUSY, []),
     ):
-        if sorted(listed) != [s for s, place in enumerate(places) if place == state]:
+        if sorted(listed) != [s for s, place in enumerate(states) if place == state]:
             yield f"LOG-PLACE: the {_PLACES[state]} segments are not {sorted(listed)}"
-    for segment, place in enumerate(places):
+    for segment, place in enumerate(states):
         if place == SEALED and not log.ledger.pages[segment]:
             yield f"LOG-REUSE: segment {segment} is sealed and empty, and not freed"
         if place not in (SEALED, OPEN) and log.ledger.pages[segment]:
             yield f"LOG-REUSE: segment {segment} is {_PLACES[place]}, and pages live in it"
     for name, has, says in (
-        ("in use", len(places) - places.count(HOLE), log._in_use),
-        ("open", places.count(OPEN), log._open),
-        ("sealed", places.count(SEALED), log._sealed),
-        ("busy", 0, log._busy),
+        ("in use", len(states) - states.count(HOLE), places.in_use),
+        ("open", states.count(OPEN), places.open),
+        ("sealed", states.count(SEALED), places.sealed),
+        ("busy", 0, places.busy),
     ):
         if has != says:
             yield f"LOG-PLACE: {has} segments are {name}, not {says}"
@@ -360,13 +362,14 @@ def _check_places(store: Store) -> Iterator[str]:
 
 def _check_ages(store: Store) -> Iterator[str]:
     log = store._parts.log
-    in_use = [s for s, place in enumerate(log._state) if place in (OPEN, SEALED)]
+    states = log._places.state
+    in_use = [s for s, place in enumerate(states) if place in (OPEN, SEALED)]
     sequences = log.sequence[in_use].tolist()
     if len(set(sequences)) != len(sequences) or not all(sequences):
         yield f"LOG-AGE: the sequences of segments in use are not distinct: {sequences}"
     for segment in in_use:
-        if math.isfinite(log.born[segment]) != (log._state[segment] == SEALED):
-            place = _PLACES[log._state[segment]]
+        if math.isfinite(log.born[segment]) != (states[segment] == SEALED):
+            place = _PLACES[states[segment]]
             yield f"LOG-AGE: segment {segment} is {place} and born at {log.born[segment]}"
 
 
@@ -376,20 +379,21 @@ def _check_ages(store: Store) -> Iterator[str]:
 def _check_memory(store: Store, lowered: bool) -> Iterator[str]:
     """Segments that count as holes have no memory behind them: the limit is of memory."""
     log, limit = store._parts.log, store._memory_limit
+    places = log._places
     holding = {page * PAGE_SIZE // SEGMENT_SIZE for page in data_pages(store._state.segments)}
     for segment in sorted(holding):
-        if log._state[segment] == HOLE:
+        if places.state[segment] == HOLE:
             yield f"LOG-PLACE: segment {segment} counts as a hole and has memory"
-    taken = log._in_use - len(log._ready)
-    if not max(log.limit, taken) <= log._ceiling:
-        yield f"LIMIT: {taken} segments, limit {log.limit}, ceiling {log._ceiling}"
+    taken = places.in_use - len(places._ready)
+    if not max(log.limit, taken) <= places._ceiling:
+        yield f"LIMIT: {taken} segments, limit {log.limit}, ceiling {places._ceiling}"
     used = sum(region.allocated() for region in store._state.regions())
     if lowered:
         return
-    if log._in_use > log.limit:
-        yield f"LIMIT: {log._in_use} segments have memory, and {log.limit} may"
-    if log._ceiling != log.limit:
-        yield f"LIMIT: the ceiling is {log._ceiling}, and the limit {log.limit}"
+    if places.in_use > log.limit:
+        yield f"LIMIT: {places.in_use} segments have memory, and {log.limit} may"
+    if places._ceiling != log.limit:
+        yield f"LIMIT: the ceiling is {places._ceiling}, and the limit {log.limit}"
     if limit is not None and used > limit:
         yield f"LIMIT: {used} bytes are used, and {limit} may be"
 
@@ -397,7 +401,7 @@ def _check_memory(store: Store, lowered: bool) -> Iterator[str]:
 def _check_statistics(store: Store, found: _Found) -> Iterator[str]:
     says = store.statistics()
     log, zeros, fills = store._parts.log, len(found.zeros), len(found.fills)
-    sealed = [s for s, place in enumerate(log._state) if place == SEALED]
+    sealed = [s for s, place in enumerate(log._places.state) if place == SEALED]
     dead = [int(log._used[s]) - found.live.get(s, Live()).bytes for s in sealed]
     for name, value in (
         ("stored_pages", found.total.pages),

@@ -31,7 +31,7 @@ from vswap.store.backing import MemoryBacking
 from vswap.store.entry import Extent
 from vswap.store.jobs import Job
 from vswap.store.locks import ClusterLocks
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 
 __all__ = [
     "EVERYTHING",

@@ -10,7 +10,8 @@ from model.memory import data_extents
 
 from vswap.geometry import SEGMENT_SIZE
 from vswap.store import entry
-from vswap.store.log import READY, Log
+from vswap.store.log import Log
+from vswap.store.places import READY
 from vswap.store.region import Region
 
 __all__ = ["Harness", "Segments", "each_page", "freed", "unit", "woken_by"]
@@ -101,20 +102,20 @@ class Harness:
         return {segment for segment, state in enumerate(self.states()) if state == READY}
 
     def states(self) -> list[int]:
-        return list(self.log._state)
+        return list(self.log._places.state)
 
     def snapshot(self) -> object:
         """All that a call which fails must leave as it was."""
         log = self.log
         return (
-            bytes(log._state),
-            sorted(log._ready),
+            bytes(log._places.state),
+            sorted(log._places._ready),
             sorted(holes(log)),
             log.ledger.pages.tolist(),
             log.ledger.bytes.tolist(),
             log.ledger.hot.tolist(),
             log.statistics(),
-            log._ceiling,
+            log._places._ceiling,
         )
 
 

@@ -14,8 +14,8 @@ from vswap.store import Lane, Selection, Store, jobs, log, relocate, store, upke
 from vswap.store.backing import MemoryBacking
 from vswap.store.cleaner import Cleaner
 from vswap.store.entry import KIND_SHIFT, UNIT_SHIFT, position_of, segment_of
-from vswap.store.log import SEALED
 from vswap.store.mover import Mover
+from vswap.store.places import SEALED
 from vswap.store.plan import Victim
 from vswap.store.relocate import Relocator
 from vswap.store.unit import Found, units_in
@@ -177,7 +177,7 @@ def segments_of(of: Store, slot: int, count: int) -> set[int]:
 
 
 def sealed_segments(of: Store) -> list[int]:
-    state = of._parts.log._state
+    state = of._parts.log._places.state
     return [segment for segment, place in enumerate(state) if place == SEALED]
 
 

@@ -14,7 +14,8 @@ from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import entry
 from vswap.store.appender import Appender
 from vswap.store.decoder import Decoder
-from vswap.store.log import KEPT, OPEN, SEALED, Log
+from vswap.store.log import Log
+from vswap.store.places import KEPT, OPEN, SEALED
 from vswap.store.region import Region
 from vswap.store.unit import unit_size
 
@@ -106,7 +107,7 @@ def test_a_segment_is_not_sealed_before_what_is_in_it_is_counted(opened: Open) -
     appender = opened.appender()
     fill(appender)
     appender.append(0, 16, STORED, noise(16))
-    assert list(opened.log._state[:2]) == [SEALED, OPEN]
+    assert list(opened.log._places.state[:2]) == [SEALED, OPEN]
     assert opened.log.ledger.pages[0] == 16 * PER_SEGMENT
     assert opened.log.ledger.pages[1] == 0
 
@@ -116,7 +117,7 @@ def test_a_full_segment_is_sealed_and_another_opened(opened: Open) -> None:
     appender = opened.appender()
     made = [*fill(appender), appender.append(0, 16, STORED, noise(16))]
     assert [entry.segment_of(one) for one in made] == [0] * PER_SEGMENT + [1]
-    assert list(opened.log._state[:2]) == [SEALED, OPEN]
+    assert list(opened.log._places.state[:2]) == [SEALED, OPEN]
 
 
 def test_a_unit_may_end_exactly_at_its_segments_end(opened: Open) -> None:
@@ -146,7 +147,7 @@ def test_in_a_full_log_the_segment_is_sealed_all_the_same(make_region: MakeRegio
     for _ in range(2):
         with pytest.raises(FullError):
             appender.append(0, 16, STORED, noise(16))
-        assert (opened.log.ledger.totals(), opened.log._state[0]) == (live, SEALED)
+        assert (opened.log.ledger.totals(), opened.log._places.state[0]) == (live, SEALED)
 
 
 def test_after_it_found_no_room_it_goes_on_when_there_is_some(make_region: MakeRegion) -> None:
@@ -169,7 +170,7 @@ def test_a_full_segment_whose_units_all_died_is_filled_again(opened: Open) -> No
         opened.drop(made, 16)
     made = appender.append(0, 16, STORED, noise(16))
     assert entry.position_of(made) == 0
-    assert list(opened.log._state[:2]) == [OPEN, 0]
+    assert list(opened.log._places.state[:2]) == [OPEN, 0]
 
 
 def test_a_full_segment_with_a_unit_not_yet_counted_is_not_filled_again(opened: Open) -> None:
@@ -232,7 +233,7 @@ def test_room_for_what_is_there_is_not_asked_for(opened: Open) -> None:
     assert opened.log.statistics().segments_open == 1
     appender.append(0, 1, STORED, noise())
     appender.ensure(SEGMENT_SIZE - unit_size(PAGE_SIZE, 1))
-    assert bytes(opened.log._state[:2]) == bytes((OPEN, 0))
+    assert bytes(opened.log._places.state[:2]) == bytes((OPEN, 0))
 
 
 # --- Flags, and how old it is -----------------------------------------------------------

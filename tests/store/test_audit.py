@@ -25,7 +25,7 @@ from vswap.store.entry import (
     pack_fill,
     segment_of,
 )
-from vswap.store.log import READY
+from vswap.store.places import READY
 from vswap.store.unit import HEADER
 
 SLOTS = 4 * CLUSTER_SLOTS - 100
@@ -150,7 +150,7 @@ def entry_of_another_kind(store: Store) -> None:
 
 def entry_to_a_free_segment(store: Store) -> None:
     (segment,) = segments_of(store, 0, 8)
-    store._parts.log._state[segment] = READY
+    store._parts.log._places.state[segment] = READY
 
 
 def entry_to_no_segment(store: Store) -> None:

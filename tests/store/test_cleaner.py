@@ -28,7 +28,7 @@ from vswap.errors import CorruptError, FullError
 from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Store
 from vswap.store.entry import COLD, HUGE
-from vswap.store.log import OPEN, READY
+from vswap.store.places import OPEN, READY
 from vswap.store.unit import HEADER, write_unit
 
 
@@ -57,7 +57,7 @@ def test_a_victim_is_emptied_and_freed(store: Store, lane: Lane) -> None:
     segment = filled(store, lane)
     before = all_of(lane)
     assert clean(store, segment) == 64
-    assert store._parts.log._state[segment] == READY
+    assert store._parts.log._places.state[segment] == READY
     assert segment not in segments_of(store, 0, 64)
     assert all_of(lane) == before
 
@@ -113,7 +113,7 @@ def test_down_moves_what_is_hot_by_way_of_the_cold_codec(store: Store, lane: Lan
     seal(lane)
     before, live = all_of(lane), store._parts.log.ledger.live_bytes
     assert clean(store, segment, down=True) == 40
-    assert store._parts.log._state[segment] == READY
+    assert store._parts.log._places.state[segment] == READY
     assert [unit_at(store, slot).pages for slot in (0, 16)] == [16, 16]
     sorts = {entry & (COLD | HUGE) for entry in entries_at(store, 0, 32)}
     assert sorts == {COLD}
@@ -218,11 +218,11 @@ def test_a_victim_filled_anew_during_the_walk_is_left_alone(store: Store, lane: 
     assert next(pieces) == 64
     for slot in range(128):
         put(lane, slot, text())
-    assert store._parts.log._state[segment] == READY
+    assert store._parts.log._places.state[segment] == READY
     other = store.lane()
     for slot in range(0, 128, 4):
         put(other, slot, (halves, lambda seed, pages: noise(pages, seed))[slot & 4 > 0](slot, 4))
-    assert store._parts.log._state[segment] == OPEN
+    assert store._parts.log._places.state[segment] == OPEN
     before, entries = all_of(lane), entries_at(store, 0, 128)
     assert segments_of(store, 0, 128) == {segment}
     assert sum(pieces) == 0

@@ -19,7 +19,7 @@ from model.stores import DEFAULT_SLOTS, content, limit_of, make_store, pages_in,
 
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
 from vswap.store import Lane, Policy, Selection, Store, appender, derive, plan
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 from vswap.store.unit import MAX_UNIT_SIZE
 
 BASE = CLUSTER_SLOTS - 8

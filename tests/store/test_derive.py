@@ -25,7 +25,7 @@ from vswap.store import Lane, Policy, Selection, Store
 from vswap.store.derive import LEAST_TAIL
 from vswap.store.entry import HUGE, pack, pack_backing, pack_fill
 from vswap.store.ledger import Ledger
-from vswap.store.log import HOLE, KEPT, OPEN, READY, SEALED
+from vswap.store.places import HOLE, KEPT, OPEN, READY, SEALED
 from vswap.store.unit import MAX_UNIT_SIZE
 
 SLOTS = 4 * CLUSTER_SLOTS + 100
@@ -55,7 +55,7 @@ def start() -> Iterator[Worker]:
 
     yield starter
     for store in stores:
-        assert audit(store, lowered=store._log._ceiling > store._log.limit) == []
+        assert audit(store, lowered=store._log._places._ceiling > store._log.limit) == []
         state_of(store).close()
 
 
@@ -136,12 +136,12 @@ def test_segments_have_their_places_again(start: Worker) -> None:
     write(lane, 0, noise(5 * PAGES_IN_SEGMENT))
     for gone in (1, 3):
         discard(lane, gone * PAGES_IN_SEGMENT, PAGES_IN_SEGMENT)
-    store._log._region.punch(3 * SEGMENT_SIZE, SEGMENT_SIZE)
-    store._log._region.populate(9 * SEGMENT_SIZE, PAGE_SIZE)
+    store._log._reserve._region.punch(3 * SEGMENT_SIZE, SEGMENT_SIZE)
+    store._log._reserve._region.populate(9 * SEGMENT_SIZE, PAGE_SIZE)
     store = start(store)
-    log = store._log
-    assert list(log._state[:10]) == [SEALED, READY, SEALED, HOLE, SEALED] + [HOLE] * 4 + [READY]
-    assert (log._untouched, list(log._holes)) == (10, [3, 5, 6, 7, 8])
+    log, places = store._log, store._log._places
+    assert list(places.state[:10]) == [SEALED, READY, SEALED, HOLE, SEALED] + [HOLE] * 4 + [READY]
+    assert (places._untouched, list(places._holes)) == (10, [3, 5, 6, 7, 8])
     assert len(set(log.sequence[[0, 2, 4]].tolist())) == 3
 
 
@@ -264,7 +264,7 @@ def test_who_comes_first_gets_the_most_room(start: Worker) -> None:
     assert [one._used for one in appenders(store)[:3]] == [100 * 4108, 200 * 4108, 0]
     assert SEGMENT_SIZE - 230 * 4108 < LEAST_TAIL
     assert LEAST_TAIL >= MAX_UNIT_SIZE
-    assert store._log._state[appenders(store)[0]._segment or 0] == OPEN
+    assert store._log._places.state[appenders(store)[0]._segment or 0] == OPEN
 
 
 def test_the_cleaner_does_not_go_on_in_what_it_empties(start: Worker) -> None:
@@ -289,7 +289,7 @@ def test_one_in_which_everything_dies_meanwhile_is_free(start: Worker) -> None:
     lane = store.lane()
     segment = appenders(store)[0]._segment
     discard(lane, 0, 20)
-    assert sorted(store._log._state[:2]) == [READY, OPEN]
+    assert sorted(store._log._places.state[:2]) == [READY, OPEN]
     write(lane, 0, noise(PAGES_IN_SEGMENT - appenders(store)[0]._used // 4108))
     discard(lane, 0, PAGES_IN_SEGMENT)
     write(lane, 0, noise(1))
@@ -368,7 +368,7 @@ def test_a_limit_that_was_lowered_below_what_is_in_use(start: Worker) -> None:
     discard(lane, 0, 900)
     store.compact()
     store.maintain()
-    assert (log._ceiling, log._in_use <= log.limit) == (log.limit, True)
+    assert (log._places._ceiling, log._places.in_use <= log.limit) == (log.limit, True)
 
 
 # --- Memory that has come back ----------------------------------------------------------------
@@ -382,7 +382,7 @@ def test_memory_that_comes_back_to_a_hole_is_given_back(start: Worker) -> None:
     discard(lane, 0, 2 * PAGES_IN_SEGMENT)
     store._log.maintain(idle=True)
     region = state_of(store).segments
-    holes = [at for at in range(20) if store._log._state[at] == HOLE]
+    holes = [at for at in range(20) if store._log._places.state[at] == HOLE]
     for segment in (holes[0], holes[5], holes[-1]):
         region.populate(segment * SEGMENT_SIZE, SEGMENT_SIZE)
     explained = store._log.statistics().segments_in_use

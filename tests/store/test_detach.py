@@ -22,7 +22,7 @@ from model.threads import run_threads
 from vswap.errors import FullError, UserError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store.jobs import Job
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 
 make_device = pytest.fixture(device_maker)
 

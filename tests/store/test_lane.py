@@ -19,7 +19,7 @@ from model.stores import DEFAULT_SLOTS, StoreMaker, content, make_store, state_o
 from vswap.errors import NoDataError, RangeError, UnsupportedError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE
 from vswap.store import Lane, Policy, Store
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 
 DATA, HOLE = os.SEEK_DATA, os.SEEK_HOLE
 CLUSTER = CLUSTER_SLOTS * PAGE_SIZE

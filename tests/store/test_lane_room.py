@@ -14,7 +14,7 @@ from vswap.errors import FullError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Policy, Store
 from vswap.store.entry import segment_of
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 
 SIZE = DEFAULT_SLOTS * PAGE_SIZE
 

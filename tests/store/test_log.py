@@ -12,7 +12,7 @@ from model.logs import Harness, each_page, freed, unit
 
 from vswap.errors import FullError
 from vswap.store import entry
-from vswap.store.log import HOLE, KEPT, OPEN, READY, SEALED
+from vswap.store.places import HOLE, KEPT, OPEN, READY, SEALED
 
 Maker = Callable[..., Harness]
 

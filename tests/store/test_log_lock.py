@@ -11,7 +11,7 @@ from model.logs import Harness, each_page, freed, unit
 
 from vswap.geometry import SEGMENT_SIZE
 from vswap.store import entry
-from vswap.store.log import OPEN
+from vswap.store.places import OPEN
 
 Maker = Callable[..., Harness]
 
@@ -76,9 +76,9 @@ def test_every_use_of_what_the_lock_protects_is_under_it(make_log: Maker) -> Non
     harness = make_log(24, reserve=2)
     unlocked: list[str] = []
     for owner, name in (
-        (harness.log, "_state"),
-        (harness.log, "_ready"),
-        (harness.log, "_holes"),
+        (harness.log._places, "state"),
+        (harness.log._places, "_ready"),
+        (harness.log._places, "_holes"),
         (harness.log.ledger, "_pages"),
         (harness.log.ledger, "_bytes"),
         (harness.log.ledger, "_hot"),

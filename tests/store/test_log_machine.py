@@ -14,7 +14,7 @@ from model.logs import Harness, each_page, unit
 
 from vswap.errors import FullError
 from vswap.store import entry
-from vswap.store.log import BUSY, HOLE, KEPT, OPEN, READY, SEALED
+from vswap.store.places import BUSY, HOLE, KEPT, OPEN, READY, SEALED
 
 SEGMENTS = 12
 LIMIT = 9
@@ -198,14 +198,15 @@ class LogMachine(RuleBasedStateMachine):
     def segments_are_in_one_place_each(self) -> None:
         """LOG-PLACE and LOG-REUSE"""
         log, states = self.log, self.harness.states()
+        ready = log._places._ready
         expected = [HOLE] * SEGMENTS
-        for place, segments in ((READY, log._ready), (SEALED, self.sealed), (OPEN, self.open)):
+        for place, segments in ((READY, ready), (SEALED, self.sealed), (OPEN, self.open)):
             for segment in segments:
                 expected[segment] = place
         assert states == expected
         assert BUSY not in states
         assert sorted(holes(log)) == [s for s, state in enumerate(states) if state == HOLE]
-        assert len(set(log._ready)) == len(log._ready)
+        assert len(set(ready)) == len(ready)
         statistics = log.statistics()
         assert statistics.segments_in_use == SEGMENTS - states.count(HOLE)
         assert statistics.segments_open == len(self.open)
@@ -216,8 +217,8 @@ class LogMachine(RuleBasedStateMachine):
     def memory_stays_below_the_ceiling(self) -> None:
         """What is above the limit is only what was there when the limit was lowered."""
         assert self.log.limit == self.limit
-        assert max(self.limit, self._taken()) <= self.log._ceiling <= SEGMENTS
-        assert self.log._ceiling <= max(self.limit, self._taken() + KEPT)
+        assert max(self.limit, self._taken()) <= self.log._places._ceiling <= SEGMENTS
+        assert self.log._places._ceiling <= max(self.limit, self._taken() + KEPT)
 
     @invariant()
     def ages_are_right(self) -> None:

@@ -27,7 +27,7 @@ from vswap.store import Lane, Policy, Selection, Store
 from vswap.store.decoder import KEPT_PAGES, Decoder
 from vswap.store.entry import FIRST_FILL, IDLE, INDEX_SHIFT, LOADED, position_of
 from vswap.store.fetch import Fetched, Gap
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 from vswap.store.reader import Reader
 from vswap.store.streak import MOST, NEAR, STREAKS
 

@@ -22,7 +22,7 @@ from vswap.errors import FullError
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Policy, Selection, Store, plan
 from vswap.store.entry import SHARE_MAX
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 from vswap.store.unit import HEADER, pack_payload, unit_size
 
 SLOTS = 8 * CLUSTER_SLOTS

@@ -13,7 +13,8 @@ from vswap.errors import FullError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Policy, Store
 from vswap.store import room as room_module
-from vswap.store.log import KEPT, READY, Log
+from vswap.store.log import Log
+from vswap.store.places import KEPT, READY
 from vswap.store.region import Region
 from vswap.store.room import ACCEPT, Room
 
@@ -129,7 +130,7 @@ def test_a_segment_in_maintenance_is_waited_for(make_region: MakeRegion) -> None
     log = Log(make_region(SEGMENTS * SEGMENT_SIZE), reserve=2)
     for _ in range(SEGMENTS - KEPT - 2):
         log.take()
-    job = log._begin(idle=False)
+    job = log._reserve._begin(idle=False)
     segment = SEGMENTS - KEPT - 2
     assert job == (segment, True)
     log.take()
@@ -139,7 +140,7 @@ def test_a_segment_in_maintenance_is_waited_for(make_region: MakeRegion) -> None
         nonlocal looks
         looks += 1
         if looks == 3:
-            log._settle(segment, READY)
+            log._reserve._settle(segment, READY)
         return False
 
     assert Room(log, reclaim).take() == segment

@@ -23,7 +23,7 @@ from vswap.errors import FullError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Policy
 from vswap.store.budget import Budget
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 from vswap.store.plan import Victim
 from vswap.store.spill import Marks, Spill, order
 

@@ -54,7 +54,7 @@ from vswap.store.backing import MemoryBacking
 from vswap.store.disk_log import KEPT_ON_DISK
 from vswap.store.entry import KIND_BACKING, KIND_SHIFT
 from vswap.store.fetch import Parked
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 from vswap.store.unit import MAX_UNIT_SIZE
 
 LANES = 3
@@ -489,7 +489,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.compact()
         self.store.maintain()
         log = self.store._log
-        self.lowered = log._in_use > log.limit or log._ceiling > log.limit
+        self.lowered = log._places.in_use > log.limit or log._places._ceiling > log.limit
 
     @rule(below=st.integers(1, LEAST))
     def set_a_limit_too_low(self, below: int) -> None:
@@ -517,7 +517,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.store.backing.attach(self.disk)
         self.fetch_lane = self.store.fetch_lane()
         log = self.store._log
-        self.lowered = log._in_use > log.limit or log._ceiling > log.limit
+        self.lowered = log._places.in_use > log.limit or log._places._ceiling > log.limit
         assert self.store.backing.detaching == detaching
         assert self.store.statistics().mem_limit == limit
         assert audit(self.store, lowered=self.lowered) == []

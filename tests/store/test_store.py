@@ -19,7 +19,7 @@ from vswap.geometry import (
 )
 from vswap.store import Lane, Policy, Store, segments_for
 from vswap.store.entry import SEGMENT_MASK, share_of
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 
 EVERY_POLICY = [
     Policy(codec=codec, unit_pages=pages) for codec in sorted(CODECS) for pages in (1, 2, 4, 8, 16)

@@ -14,7 +14,7 @@ from vswap.geometry import (
     SEGMENT_SIZE,
 )
 from vswap.store import Lane, Policy, Store, least_memory
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 
 
 def write(lane: Lane, slot: int, data: bytes) -> None:

@@ -21,7 +21,7 @@ from model.stores import StoreMaker, content, limit_of
 
 from vswap.geometry import CLUSTER_SLOTS, PAGE_SIZE, SEGMENT_SIZE
 from vswap.store import Lane, Policy, Selection, Store
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 from vswap.store.plan import LEAST_GAIN, duty
 
 SLOTS = 8 * CLUSTER_SLOTS

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from vswap.errors import CorruptError, MediumError
 from vswap.geometry import CLUSTER_SHIFT, CLUSTER_SLOTS
-from vswap.store import log as places
+from vswap.store import places
 from vswap.store.decoder import Decoder
 from vswap.store.disk_log import FULL
 from vswap.store.entry import (

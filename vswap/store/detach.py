@@ -9,8 +9,8 @@ from vswap.geometry import SEGMENT_SIZE
 from vswap.store import plan
 from vswap.store.drain import Drain
 from vswap.store.jobs import Job, Jobs
-from vswap.store.log import KEPT
 from vswap.store.parts import Parts
+from vswap.store.places import KEPT
 
 __all__ = ["Detach"]
 

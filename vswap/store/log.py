@@ -1,18 +1,13 @@
-"""The log: which segments exist, which are in use, and when they were filled.
+"""The log: which segments are in use, what lives in them, and when they were filled.
 
-A segment's life::
+A segment's life:
 
              take               seal            last page dies
     FREE ----------->  OPEN  ---------->  SEALED  -------------> FREE
                         ^ one appender writes to it     ^ or is moved by the cleaner
 
-Free segments are of two sorts: *ready* ones have memory behind them, faulted in, and the
-rest are holes. `maintain`, called from the background, keeps some ready: it populates what
-is missing and gives back what is too much. An appender that finds none ready takes a hole
-and pays for the page faults itself. Populating a segment costs as much as compressing what
-goes into it, so a busy log, which frees one segment for each that it takes, is let alone
-between half and four times the reserve; at rest the reserve is kept, or less where that
-would be much beside what is stored.
+Which are free, and how many may be in use, is kept by `vswap.store.places`; that some free ones
+have memory already, by `vswap.store.reserve`.
 
 A log that is built on what an earlier worker left (`take_over`) has sealed segments only, but
 some were open, and have room behind the last unit that lives. Appenders are given these first,
@@ -21,13 +16,11 @@ and go on where it ends (`start_of`). They are in use already, so no limit speak
 The last `KEPT` segments under the limit are the cleaner's: without room to move live pages
 to, no dead space could be won back. Writers get `FullError` before that (`take`).
 
-Invariants (each named in the tests; LOG-LIVE is the ledger's):
+Invariants (each named in the tests; LOG-LIVE is the ledger's, LOG-PLACE that of the places):
 
 LOG-REUSE   a segment is freed only when it is sealed and LOG-LIVE's count is 0. A reader
             holds the cluster lock of a page that lives in the segment, so that page cannot
             die and the segment cannot be freed while it reads.
-LOG-PLACE   each segment is in exactly one place: open at one appender, sealed, ready, in
-            maintenance, or a hole. What is taken off a list is put to use or back.
 LOG-AGE     `born[s]` is when the youngest page of sealed segment s was written
             (`time.monotonic`; infinite while it is open). `sequence[s]` is another number each
             time segment s is filled anew, so an entry and its segment's sequence together name
@@ -41,7 +34,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,25 +42,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vswap.errors import FullError
-from vswap.geometry import SEGMENT_SHIFT, SEGMENT_SIZE
+from vswap.geometry import SEGMENT_SHIFT
 from vswap.store.ledger import Entries, Ledger
+from vswap.store.places import KEPT, SEALED, Places
 from vswap.store.plan import Sealed
 from vswap.store.region import Region
+from vswap.store.reserve import Reserve
 from vswap.store.stats import LogStatistics
 from vswap.store.tally import Tally
 
-__all__ = ["KEPT", "Inherited", "Log"]
-
-KEPT = 2
-"""Segments that only the cleaner may take: one to go on in, one in case units grow on the way."""
-
-_SLACK = 4
-"""How many times the reserve may be ready before some is given back at once."""
-
-_REST_SHARE = 64
-"""At rest, one segment is kept ready for so many in use, and two at least."""
-
-HOLE, READY, OPEN, SEALED, BUSY = range(5)
+__all__ = ["Inherited", "Log"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +69,7 @@ class Inherited:
 
 
 class Log:
-    """The segments' places, their live counts and ages. Holds no data: that is the region's."""
+    """The segments, their live counts and ages. Holds no data: that is the region's."""
 
     def __init__(
         self,
@@ -99,26 +82,17 @@ class Log:
 
         `wake` is called from any thread, often, and must not block.
         """
-        self._region = region
         count = region.size >> SEGMENT_SHIFT
-        self._reserve = reserve
-        self._wake = wake
         self._lock = threading.Lock()
-        self._state = bytearray(count)
+        self._places = Places(count)
+        self._reserve = Reserve(region, self._places, self._lock, reserve, wake)
         self.ledger = Ledger(count)
         self.sequence: npt.NDArray[np.int64] = np.zeros(count, np.int64)
         self.born: npt.NDArray[np.float64] = np.zeros(count, np.float64)
         self._used: npt.NDArray[np.int32] = np.zeros(count, np.int32)
         self._filled = 0  # how often a segment was taken or started over
-        self._ready: deque[int] = deque()
-        self._untouched = 0  # segments from here on have never been used
-        self._holes: deque[int] = deque()  # those that have, and were given back
-        self._in_use = 0  # segments with memory behind them: every state but HOLE
-        self._busy = 0
         self._unfinished: dict[int, float] = {}  # when sealed; the one with most room is the last
         self._resumed: dict[int, float] = {}  # and when open
-        self._open = self._sealed = 0
-        self._ceiling = count
         self.set_limit(limit)
 
     def take_over(self, inherited: Inherited) -> None:
@@ -131,19 +105,12 @@ class Log:
         with self._lock:
             self.ledger.take_over(tally)
             sealed = tally.segments
-            state = np.frombuffer(self._state, np.uint8)
-            state[sealed], state[inherited.ready] = SEALED, READY
-            self._sealed = len(sealed)
-            self._ready.extend(inherited.ready)
-            self._in_use = self._sealed + len(self._ready)
-            self._untouched = int(np.flatnonzero(state).max(initial=-1)) + 1
-            self._holes.extend(np.flatnonzero(state[: self._untouched] == HOLE).tolist())
+            self._places.take_over(sealed, inherited.ready)
             self._used[:] = inherited.ends
-            self.sequence[sealed] = np.arange(1, self._sealed + 1)
-            self._filled = self._sealed
+            self._filled = len(sealed)
+            self.sequence[sealed] = np.arange(1, self._filled + 1)
             self.born[sealed] = now
             self._unfinished = dict.fromkeys(inherited.unfinished, now)
-            self._ceiling = len(self._state)
 
     def set_limit(self, limit: int | None) -> None:
         """Change how many segments may have memory.
@@ -151,15 +118,14 @@ class Log:
         If more have it, the ceiling sinks from where it was to the limit as segments are freed;
         until then writers get none, and the cleaner has what it keeps.
         """
-        count = len(self._state)
         with self._lock:
-            self.limit = count if limit is None else min(limit, count)
-            self._sink()
-        self._wake()
+            self._places.set_limit(limit)
+        self._reserve.wake()
 
-    def _taken(self) -> int:
-        """Segments that cannot be had at once; lock held."""
-        return self._in_use - len(self._ready)
+    @property
+    def limit(self) -> int:
+        """How many segments may have memory behind them."""
+        return self._places.limit
 
     # --- Appending ------------------------------------------------------------------------
 
@@ -173,23 +139,19 @@ class Log:
         with self._lock:
             if self._unfinished:
                 return self._resume()
-            if self._room() <= kept:
+            if self._places.room <= kept:
                 raise FullError("no segment is free")
-            segment = self._ready.pop() if self._ready else self._take_hole()
-            self._state[segment] = OPEN
-            self._open += 1
+            segment = self._places.take()
             self._stamp(segment)
-            low = 2 * len(self._ready) < self._reserve
+            low = self._reserve.is_low()
         if low:
-            self._wake()
+            self._reserve.wake()
         return segment
 
     def _resume(self) -> int:
         segment, born = self._unfinished.popitem()
         self._resumed[segment] = born
-        self._state[segment] = OPEN
-        self._sealed -= 1
-        self._open += 1
+        self._places.reopen(segment)
         self.born[segment] = np.inf
         return segment
 
@@ -212,7 +174,7 @@ class Log:
     def room(self) -> int:
         """How many segments could be taken, the cleaner's included."""
         with self._lock:
-            return self._room()
+            return self._places.room
 
     def room_is_coming(self) -> bool:
         """Whether a writer that found no room should look again.
@@ -220,22 +182,7 @@ class Log:
         Because there is some, or there will be when maintenance is done with a segment.
         """
         with self._lock:
-            return self._room() + self._busy > KEPT
-
-    def _room(self) -> int:
-        return self._ceiling - self._taken()
-
-    def _sink(self) -> None:
-        """What is taken has become less, or the limit has: the ceiling follows."""
-        self._ceiling = max(self.limit, min(self._ceiling, self._taken() + KEPT))
-
-    def _take_hole(self) -> int:
-        """Lock held; there is one under the limit."""
-        self._in_use += 1
-        if self._holes:
-            return self._holes.popleft()
-        self._untouched += 1
-        return self._untouched - 1
+            return self._places.room + self._places.busy > KEPT
 
     def _stamp(self, segment: int) -> None:
         self._filled += 1
@@ -259,9 +206,7 @@ class Log:
         page was written (`time.monotonic`); None is now.
         """
         with self._lock:
-            self._open -= 1
-            self._sealed += 1
-            self._state[segment] = SEALED
+            self._places.seal(segment)
             self._used[segment] = used
             born = time.monotonic() if born is None else born
             self.born[segment] = max(born, self._resumed.pop(segment, 0.0))
@@ -297,118 +242,25 @@ class Log:
 
     def _drop(self, dead: Entries) -> None:
         for segment in self.ledger.drop(dead):
-            if self._state[segment] == SEALED:
+            if self._places.state[segment] == SEALED:
                 self._free(segment)
 
     def _free(self, segment: int) -> None:
         """Lock held; the segment is sealed and nothing lives in it."""
-        self._sealed -= 1
-        self._state[segment] = READY
         self._unfinished.pop(segment, None)
-        self._ready.append(segment)
-        self._sink()
-        ready = len(self._ready)
-        if ready in (self._reserve + 1, _SLACK * self._reserve + 1) or self._in_use > self.limit:
-            self._wake()
-
-    # --- Maintenance ----------------------------------------------------------------------
+        self._places.free(segment)
+        self._reserve.look_over()
 
     def maintain(self, idle: bool) -> None:
-        """Bring the ready segments near the reserve, or if `idle` to it. For the background.
-
-        Raises `OSError` when the kernel has no memory to populate a segment with; the
-        segment is a hole again then, and the next call tries once more. If `idle`, segments that
-        are holes and have got memory all the same are punched again: whoever keeps the mapping
-        populated for a worker to come may have been late to see that they were given back.
-        """
-        if idle:
-            self._heal()
-        while (job := self._begin(idle)) is not None:
-            segment, populate = job
-            start = segment << SEGMENT_SHIFT
-            state = READY  # it has memory, if not all of it
-            try:
-                if populate:
-                    self._region.populate(start, SEGMENT_SIZE)
-                else:
-                    self._region.punch(start, SEGMENT_SIZE)
-                    state = HOLE
-            except OSError:
-                if populate:
-                    self._region.punch(start, SEGMENT_SIZE)
-                    state = HOLE
-                raise
-            finally:
-                self._settle(segment, state)
-
-    def _begin(self, idle: bool) -> tuple[int, bool] | None:
-        """Take a segment into maintenance; whether to populate or to punch it."""
-        with self._lock:
-            ready = len(self._ready)
-            least = most = self._reserve
-            if idle:
-                least = most = min(most, max(2, self._taken() // _REST_SHARE))
-            else:
-                most *= _SLACK
-            if ready > most or (ready and self._in_use > self.limit):
-                segment, populate = self._ready.popleft(), False
-            elif ready < least and self._in_use < self.limit and self._room() > KEPT + 1:
-                # The last one is left for an appender, which would not find it meanwhile.
-                segment, populate = self._take_hole(), True
-            else:
-                return None
-            self._state[segment] = BUSY
-            self._busy += 1
-            return segment, populate
-
-    def _heal(self) -> None:
-        with self._lock:
-            explained = self._in_use << SEGMENT_SHIFT
-        if self._region.allocated() <= explained:
-            return
-        at: int | None = 0
-        while at is not None and (at := self._region.next_data(at)) is not None:
-            segment = at >> SEGMENT_SHIFT
-            if self._seize(segment):
-                try:
-                    self._region.punch(segment << SEGMENT_SHIFT, SEGMENT_SIZE)
-                finally:
-                    self._settle(segment, HOLE)
-            at = (segment + 1) << SEGMENT_SHIFT
-
-    def _seize(self, segment: int) -> bool:
-        """Take a hole into maintenance, where one more can be spared; whether it is one."""
-        with self._lock:
-            if self._state[segment] != HOLE or self._room() <= 1:
-                return False
-            if segment < self._untouched:
-                self._holes.remove(segment)
-            else:
-                self._holes.extend(range(self._untouched, segment))
-                self._untouched = segment + 1
-            self._in_use += 1
-            self._state[segment] = BUSY
-            self._busy += 1
-            return True
-
-    def _settle(self, segment: int, state: int) -> None:
-        with self._lock:
-            self._state[segment] = state
-            self._busy -= 1
-            if state == READY:
-                self._ready.append(segment)
-            else:
-                self._holes.appendleft(segment)
-                self._in_use -= 1
-                self._sink()
+        """As `Reserve.maintain`: for the background."""
+        self._reserve.maintain(idle)
 
     # --- Looking --------------------------------------------------------------------------
 
     def sealed(self) -> Sealed:
         """The sealed segments and what the choice between them depends on: a copy."""
         with self._lock:
-            state = np.frombuffer(self._state, np.uint8, self._untouched)
-            segments = np.flatnonzero(state == SEALED)
+            segments = self._places.in_place(SEALED)
             return Sealed(
                 segments,
                 self.sequence[segments],
@@ -421,18 +273,19 @@ class Log:
     def is_sealed(self, segment: int, sequence: int) -> bool:
         """Whether a segment is what it was when it had that sequence, and is sealed."""
         with self._lock:
-            return self._state[segment] == SEALED and self.sequence[segment] == sequence
+            sealed = self._places.state[segment] == SEALED
+            return sealed and bool(self.sequence[segment] == sequence)
 
     @contextmanager
     def still(self) -> Iterator[tuple[bytearray, Ledger]]:
         """Nothing of the log changes within; gives the segments' states and the ledger."""
         with self._lock:
-            yield self._state, self.ledger
+            yield self._places.state, self.ledger
 
     def statistics(self) -> LogStatistics:
         """A consistent snapshot."""
         with self._lock:
-            ledger = self.ledger
+            ledger, places = self.ledger, self._places
             return LogStatistics(
                 pages_live=ledger.live_pages,
                 bytes_live=ledger.live_bytes,
@@ -440,10 +293,10 @@ class Log:
                 pages_cold=ledger.cold,
                 huge_pages=ledger.huge,
                 huge_pages_since=ledger.huge_since,
-                segments_limit=self.limit,
-                segments_in_use=self._in_use,
-                segments_open=self._open,
-                segments_sealed=self._sealed,
-                segments_ready=len(self._ready),
-                segments_busy=self._busy,
+                segments_limit=places.limit,
+                segments_in_use=places.in_use,
+                segments_open=places.open,
+                segments_sealed=places.sealed,
+                segments_ready=places.ready,
+                segments_busy=places.busy,
             )

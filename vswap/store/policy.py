@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vswap.geometry import MAX_UNIT_PAGES, SEGMENT_SHIFT, SEGMENT_SIZE, Geometry
 from vswap.store.entry import MAX_SEGMENTS
-from vswap.store.log import KEPT
+from vswap.store.places import KEPT
 from vswap.store.state import Shape
 
 __all__ = ["Policy", "least_memory", "segments_for"]

@@ -17,8 +17,8 @@ from vswap.geometry import CLUSTER_SHIFT
 from vswap.store.entry import INDEX_SHIFT, LOADED, UNIT_SHIFT, extent_of, index_of
 from vswap.store.fetch import Gap
 from vswap.store.jobs import Job, Jobs
-from vswap.store.log import KEPT
 from vswap.store.parts import Parts, entries_of
+from vswap.store.places import KEPT
 from vswap.store.unit import padded, unit_length
 
 __all__ = ["Promoter"]

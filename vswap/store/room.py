@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from vswap.errors import FullError
-from vswap.store.log import KEPT, Log
+from vswap.store.log import Log
+from vswap.store.places import KEPT
 
 __all__ = ["Room"]
 

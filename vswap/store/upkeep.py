@@ -21,8 +21,8 @@ from vswap.errors import DiskFullError, FullError
 from vswap.store import plan
 from vswap.store.detach import Detach
 from vswap.store.jobs import Job, Jobs, Tier
-from vswap.store.log import KEPT
 from vswap.store.parts import Parts
+from vswap.store.places import KEPT
 from vswap.store.plan import Mood, Outlook
 from vswap.store.select import Selection
 from vswap.store.stats import UpkeepStatistics
