@@ -16,6 +16,7 @@ from pathlib import PurePath
 
 from vswap.errors import UserError
 from vswap.geometry import PAGE_SIZE, SEGMENT_SHIFT, Geometry
+from vswapd.paths import check_path
 from vswapd.sizes import machine_memory, parse_size
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "check_backed",
     "check_backing_size",
     "check_name",
-    "check_path",
     "default_spares",
     "device_name",
     "least_memory_limit",
@@ -180,18 +180,6 @@ def check_name(name: str, of: str) -> None:
 def _check_mount(settings: Settings) -> None:
     check_name(settings.name, f"device name {settings.name!r}")
     check_path(settings.mount, "mount point")
-
-
-def check_path(path: str, what: str) -> None:
-    """Raise `UserError` unless `path` is absolute, and can be one. `what` names the setting."""
-    if not PurePath(path).is_absolute():
-        raise UserError(f"{what} {path!r} must be an absolute path")
-    try:
-        encoded = os.fsencode(path)
-    except UnicodeEncodeError:
-        encoded = b"\0"
-    if b"\0" in encoded:
-        raise UserError(f"{what} {path!r} is no path")
 
 
 def _check_codec(settings: Settings) -> None:

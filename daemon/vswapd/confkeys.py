@@ -18,8 +18,8 @@ from vswapd.config import (
     MAX_WATCHDOG,
     UNIT_PAGES,
     Settings,
-    check_path,
 )
+from vswapd.paths import check_path
 from vswapd.sizes import parse_size
 
 __all__ = ["DEFAULT_SIZE", "KEYS", "MAX_PRIORITY", "NONE", "Key", "Value", "kind"]

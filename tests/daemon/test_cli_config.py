@@ -119,7 +119,12 @@ WRONG = [
     (
         f"[device.N]\nmount = '/{'n' * 300}'",
         "device.N.mount",
-        f"/{'n' * 300} cannot be used: File name too long",
+        f"mount '/{'n' * 300}' cannot be used: File name too long",
+    ),
+    (
+        f"[device.N]\nbacking = '/{'n' * 300}'",
+        "device.N.backing",
+        f"backing '/{'n' * 300}' cannot be used: File name too long",
     ),
     ("[defaults]\nmount = '/a/N'", "defaults.mount", "mount belongs to one device; write it under"),
     (

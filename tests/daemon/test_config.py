@@ -27,6 +27,8 @@ from vswapd.config import (
 
 GOOD: dict[str, Any] = {"name": "swap0", "mount": "/run/vswap/swap0", "size": 1 << 30}
 
+LONG = "n" * 256
+
 
 @pytest.mark.parametrize(
     ("text", "size"),
@@ -159,6 +161,11 @@ def test_defaults_are_resolved() -> None:
         ({"backing": ""}, "backing '' must be an absolute path"),
         ({"backing": "b.img"}, "backing 'b.img' must be an absolute path"),
         ({"backing": "/b\0"}, "backing '/b\\x00' is no path"),
+        (
+            {"backing": f"/{'n' * 256}"},
+            f"backing '/{'n' * 256}' cannot be used: File name too long",
+        ),
+        ({"backing": f"/{LONG}"}, f"backing '/{LONG}' cannot be used: File name too long"),
         ({"backing": "/b\ud800"}, "backing '/b\\ud800' is no path"),
         (
             {"backing": "/run/vswap/swap0/b"},
