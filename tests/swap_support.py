@@ -88,13 +88,13 @@ class Device:
         assert isinstance(stats, dict)
         return stats
 
-    def memfd_bytes(self, name: str) -> int:
-        """Memory behind the daemon's memfd `vswap-NAME`, by the kernel's count of blocks."""
+    def memory_bytes(self, name: str) -> int:
+        """What the daemon's memory file `vswap-NAME` takes, by the kernel's count of blocks."""
         for fd in Path(f"/proc/{self.status()['worker_pid']}/fd").iterdir():
             with suppress(FileNotFoundError):
-                if fd.readlink().name.startswith(f"memfd:vswap-{name}"):
+                if fd.readlink().name.removeprefix("memfd:").startswith(f"vswap-{name}"):
                     return fd.stat().st_blocks * 512
-        raise AssertionError(f"the daemon has no memfd vswap-{name}")
+        raise AssertionError(f"the daemon has no file vswap-{name}")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

@@ -51,7 +51,7 @@ class ProtocolError(VswapError):
 
 
 class StateError(VswapError):
-    """State memfds of another version or geometry than this code and these settings."""
+    """State files of another version or geometry than this code and these settings."""
 
 
 class RequestError(VswapError):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "FSCONFIG_CMD_CREATE",
+    "FSCONFIG_SET_FLAG",
+    "FSCONFIG_SET_STRING",
     "MADV_DONTDUMP",
     "MADV_POPULATE_READ",
     "MADV_POPULATE_WRITE",
@@ -49,6 +52,9 @@ __all__ = [
     "PR_SET_THP_DISABLE",
     "UMOUNT_NOFOLLOW",
     "address_of",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
     "madvise",
     "mallopt",
     "mlockall",
@@ -98,6 +104,17 @@ PR_SET_IO_FLUSHER = 57
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _PROCESS_MADVISE = {"x86_64": 440, "aarch64": 440}
 _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
+
+# The same on all machines: the table of system calls is one for those that came after 5.0
+_ANYWHERE = ("x86_64", "aarch64")
+_FSOPEN = dict.fromkeys(_ANYWHERE, 430)
+_FSCONFIG = dict.fromkeys(_ANYWHERE, 431)
+_FSMOUNT = dict.fromkeys(_ANYWHERE, 432)
+
+# linux/mount.h
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_NOEXEC = 2, 4, 8
 
 # linux/mempolicy.h
 _MPOL_LOCAL = 4
@@ -178,6 +195,11 @@ _process_madvise = _system_call(
     ctypes.c_int,
     ctypes.c_uint,
 )
+_fsopen = _system_call(_FSOPEN, ctypes.c_char_p, ctypes.c_uint)
+_fsconfig = _system_call(
+    _FSCONFIG, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int
+)
+_fsmount = _system_call(_FSMOUNT, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 
 
 def _check(result: int, *about: str) -> int:
@@ -197,6 +219,29 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2). EBUSY while something has a file of the mount open."""
     _check(_umount2(os.fsencode(target), flags), target)
+
+
+def fsopen(fstype: str) -> int:
+    """fsopen(2): a descriptor to make a file system of this type with.
+
+    EPERM without CAP_SYS_ADMIN, ENOSYS before 5.2.
+    """
+    return _check(_fsopen(fstype.encode(), _FSOPEN_CLOEXEC))
+
+
+def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None) -> None:
+    """fsconfig(2), `command` of FSCONFIG_*. EINVAL for an option that the file system has not."""
+    encoded = (None if text is None else text.encode() for text in (key, value))
+    _check(_fsconfig(fd, command, *encoded, 0))
+
+
+def fsmount(fd: int) -> int:
+    """fsmount(2): the root of what `fsopen` began, mounted nowhere; closed, only files keep it.
+
+    Without programs, devices, and other users' rights in it.
+    """
+    attributes = _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC
+    return _check(_fsmount(fd, _FSMOUNT_CLOEXEC, attributes))
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vswap import libc
+from vswap import libc, memfile
 
 __all__ = ["Bundle", "Held", "Record", "is_closed", "ranges_in_memory"]
 
@@ -139,10 +139,12 @@ class Held:
         """Have all memory that the state takes mapped, and so locked, in this process too.
 
         When a worker dies its locks are gone, and what only it had locked could be swapped out:
-        to the device that has just lost its server.
+        to the device that has just lost its server. Nothing to do where `memfile` sees to that; and
+        else not for the thread that decides, since what is being swapped out already is waited for.
         """
         for resident in self._residents:
-            resident.keep()
+            if resident.is_swappable:
+                resident.keep()
 
     def signs(self) -> tuple[bytes, ...]:
         """The beginnings of what is in the receive buffers: a request's length and `unique`."""
@@ -172,9 +174,10 @@ def _polled(connection: int) -> int:
 
 
 class _Resident:
-    """One memfd's mapping here."""
+    """One memory file's mapping here."""
 
     def __init__(self, fd: int) -> None:
+        self.is_swappable = memfile.is_swappable(fd)
         self._fd = fd
         self._size = os.fstat(fd).st_size
         self._map = mmap.mmap(fd, self._size)
@@ -204,7 +207,7 @@ class _Resident:
 
 
 def ranges_in_memory(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The ranges of a memfd that have memory, as (start, end)."""
+    """The ranges of a memory file that have memory, as (start, end)."""
     end = 0
     while end < size:
         try:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 
+from vswap import memfile
 from vswapd.held import Bundle, Record
 from vswapd.lockholder import lock
 
@@ -35,7 +36,7 @@ class Keeper:
             None if not address else "\0" + address[1:] if address[0] == "@" else address
         )
         self.record_fd: int | None = None
-        """The memfd of the record."""
+        """The file of the record, in memory."""
         self._last = ""
 
     def adopt(self, record_fd: int) -> None:
@@ -76,7 +77,7 @@ class Keeper:
         self.tell("FDSTOREREMOVE=1", f"FDNAME={_PREFIX}{name}")
 
     def record(self, record: Record) -> None:
-        """Have this kept, too: in a memfd, in the place where the last but one was.
+        """Have this kept, too: in a file in memory, in the place where the last but one was.
 
         A record that is cut off is none, and then the other one counts.
         """
@@ -85,7 +86,7 @@ class Keeper:
         is_first = not self._last
         self._last = record.to_json()
         if self.record_fd is None:
-            self.adopt(os.memfd_create("vswap-record"))
+            self.adopt(memfile.create("record", resident=True))
         assert self.record_fd is not None
         number, _ = _latest(self.record_fd)
         line = f"{number + 1} {self._last}\n".encode()
@@ -95,7 +96,7 @@ class Keeper:
 
 
 def read_record(fd: int) -> Record:
-    """The later of the whole records in a memfd. Raises `ValueError` if there is none."""
+    """The later of the whole records in a file. Raises `ValueError` if there is none."""
     _, record = _latest(fd)
     if record is None:
         raise ValueError("no record was kept")

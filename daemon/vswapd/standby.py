@@ -102,7 +102,7 @@ def _prepare(
     # A supervisor of older code has none, and says nothing of it.
     rings = Rings.of(fds.pop() if message.get("history") else None)
     shape = shape_of(settings)
-    state = State.attach(shape, fds) if fds else State.create(shape)
+    state = State.attach(shape, fds) if fds else State.create(shape, resident=True)
     state.buffers.populate(0, state.buffers.size)
     state.outstanding.populate(0, state.outstanding.size)
     if settings.is_small:  # a page that is had on demand may not be had when memory is short

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vswap import libc
+from vswap import libc, memfile
 from vswap.geometry import PAGE_SIZE
 from vswapd.config import Settings
 from vswapd.fusemount import open_and_mount
@@ -288,6 +288,18 @@ def test_so_is_the_history(memfd: MakeFd) -> None:
         held.hold_history(fd)
         held.keep_resident()
         assert mapped_here(held, 2) == {5}
+
+
+def test_what_nobody_can_swap_out_need_not_be_mapped(opened: list[int]) -> None:
+    """And must not be waited for."""
+    fd = memfile.create("test", SIZE, resident=True)
+    opened.append(fd)
+    if memfile.is_swappable(fd):
+        pytest.skip("there is no such memory here (Linux 6.4, root)")
+    held = Held(RECORD, [fd])
+    write_pages(fd, 1)
+    held.keep_resident()
+    assert mapped_here(held, 0) == set()
 
 
 def test_what_has_come_since_is_mapped_the_next_time(memfd: MakeFd) -> None:

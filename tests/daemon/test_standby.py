@@ -7,7 +7,6 @@ import select
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -16,6 +15,7 @@ from vswap.store import State
 from vswapd import channel, memory, standby
 from vswapd.config import Settings
 from vswapd.control import Rings
+from vswapd.lockholder import lock_holders
 from vswapd.memory import Preparation
 from vswapd.messages import Link, Message
 from vswapd.offspring import Child
@@ -181,9 +181,7 @@ def test_nobody_s_lock_is_taken_before_it_is_told_to_serve(forked: Forked) -> No
     received(child)
     child.link.send("prepare")
     _, fds = received(child)
-    inode = os.fstat(fds[0]).st_ino
-    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    assert not any(fields[5].endswith(f":{inode}") for fields in locks if fields[1] == "POSIX")
+    assert lock_holders(fds[0]) == []
     for fd in fds:
         os.close(fd)
 

@@ -613,13 +613,13 @@ def holds_a_piece(where: bytes, secret: Words) -> bool:
 
 
 def memory_of(device: Worker, name: str) -> bytes:
-    """What the daemon has in one of its memfds, without the pages of zeros."""
+    """What the daemon has in one of its memory files, without the pages of zeros."""
     for link in Path(f"/proc/{device.pid}/fd").iterdir():
-        if link.readlink().name.startswith(f"memfd:vswap-{name} "):
+        if link.readlink().name.removeprefix("memfd:").startswith(f"vswap-{name} "):
             content = link.read_bytes()
             pages = (content[at : at + PAGE] for at in range(0, len(content), PAGE))
             return b"".join(page for page in pages if page.count(0) != len(page))
-    raise AssertionError(f"the daemon has no memfd vswap-{name}")
+    raise AssertionError(f"the daemon has no file vswap-{name}")
 
 
 def text(pages: int, marker: bytes) -> bytes:

@@ -24,7 +24,7 @@ def test_every_page_of_a_hog_comes_back_right(
     up: Callable[..., Device], programs: Callable[[str], Path], memory_corpus: Path
 ) -> None:
     device = up("--size", "1G", "--priority", "1000")
-    table, segments = device.memfd_bytes("table"), device.memfd_bytes("segments")
+    table, segments = device.memory_bytes("table"), device.memory_bytes("segments")
     argv = [
         *(str(programs("hog")), "--size", str(HOG), "--source", str(memory_corpus)),
         *("--passes", "2", "--rewrite", "0.5", "--json"),
@@ -68,6 +68,6 @@ def _memory_returns(device: Device, table: int, segments: int) -> None:
     stats = device.stats()
     assert stats["stored_pages"] == stats["zero_pages"] == stats["clusters_used"] == 0
     wait_until(
-        lambda: device.memfd_bytes("segments") <= segments + NEARLY, "segments are given back"
+        lambda: device.memory_bytes("segments") <= segments + NEARLY, "segments are given back"
     )
-    assert device.memfd_bytes("table") <= table + NEARLY
+    assert device.memory_bytes("table") <= table + NEARLY

@@ -1,4 +1,4 @@
-"""Shared memory that outlives the process using it: a sparse memfd, mapped whole.
+"""Shared memory that outlives the process using it: a sparse memory file, mapped whole.
 
 Only what is touched costs memory. *Reading* a hole through the mapping allocates its page
 just as writing does, so whoever keeps sparse data here must know without looking where
@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 
-from vswap import libc
+from vswap import libc, memfile
 
 __all__ = ["Region"]
 
 
 class Region:
-    """One memfd of `size` bytes and its mapping.
+    """One memory file of `size` bytes, and its mapping.
 
     `view` is the mapping as bytes. The descriptor may be handed to another process, which
     maps the same memory with `Region(fd)`.
@@ -36,11 +36,10 @@ class Region:
         libc.madvise(self._address, self.size, libc.MADV_DONTDUMP)
 
     @classmethod
-    def create(cls, name: str, size: int) -> Region:
-        """A new region of zeros, rounded up to whole pages. `name` shows in /proc/PID/maps."""
-        fd = os.memfd_create(f"vswap-{name}")
-        os.ftruncate(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
-        return cls(fd)
+    def create(cls, name: str, size: int, *, resident: bool = False) -> Region:
+        """A new region of zeros, rounded up to whole pages. As `memfile.create`."""
+        rounded = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        return cls(memfile.create(name, rounded, resident=resident))
 
     def populate(self, offset: int, length: int) -> None:
         """Allocate and map a range now, so that touching it later takes no page fault."""

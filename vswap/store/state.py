@@ -1,4 +1,4 @@
-"""The memory that outlives a worker: a header and eight regions, each a memfd.
+"""The memory that outlives a worker: a header and eight regions, each a memory file.
 
 docs/format.md has the layout. The header says what the other regions hold, and is checked
 before anything else is believed.
@@ -99,9 +99,13 @@ class State:
     outstanding: Region
 
     @classmethod
-    def create(cls, shape: Shape) -> State:
-        """A new, empty device. Costs no memory but the header's page and the key's."""
-        regions = [Region.create(name, size) for name, size in shape.sizes().items()]
+    def create(cls, shape: Shape, *, resident: bool = False) -> State:
+        """A new, empty device. Costs no memory but the header's page and the key's.
+
+        It is to be `resident` if anything is to be swapped out to it: see `vswap.memfile`.
+        """
+        sizes = shape.sizes().items()
+        regions = [Region.create(name, size, resident=resident) for name, size in sizes]
         regions[0].view[: _HEADER.size] = shape.header()
         state = cls(shape, *regions)
         # The key of whatever will be written to a disk: it is here, and nowhere else.

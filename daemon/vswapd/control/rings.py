@@ -1,9 +1,9 @@
 """The memory of the history: rings of rows that outlive the worker that has noted them.
 
-One memfd, which the supervisor holds beside the state; docs/format.md has the layout. All of its
-memory is there from the start: the worker's memory is locked, and it must not want more of it when
-there is none. A worker goes on in what it finds there, if its code would have laid it out the same
-way; else it begins with memory of its own. Nothing that is stored depends on it.
+One memory file, which the supervisor holds beside the state; docs/format.md has the layout. All of
+its memory is there from the start: a worker must not want more of it when there is none. A worker
+goes on in what it finds there, if its code would have laid it out the same way; else it begins with
+memory of its own. Nothing that is stored depends on it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Rings:
     @classmethod
     def create(cls) -> Rings:
         """New ones, with all of their memory."""
-        region = Region.create("history", _size())
+        region = Region.create("history", _size(), resident=True)
         _populate(region)
         region.view[: _HEADER.size] = _head()
         return cls(region, is_new=True)

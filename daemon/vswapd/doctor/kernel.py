@@ -11,17 +11,26 @@ from vswapd.doctor.machine import Machine
 __all__ = ["fuse", "fusectl", "loop", "pressure", "swap", "version"]
 
 _POPULATES = (5, 14)
+_NOSWAP = (6, 4)
 _RESENDS = (6, 9)
 _DENIED = {errno.EACCES, errno.EPERM}
 
 
 def version(machine: Machine) -> Iterator[Finding]:
-    """Whether it is new enough for MADV_POPULATE_WRITE, and for what makes takeovers quick."""
+    """Whether it has MADV_POPULATE_WRITE, and what makes takeovers safer and quicker.
+
+    What `vswap.memfile` wants of the kernel the unit has by MemorySwapMax=0 too, in cgroups v2.
+    """
     name = f"the kernel is Linux {machine.release}"
     if machine.version == (0, 0):
         yield warning("the kernel does not tell its version", "Linux 5.14 or newer is needed")
     elif machine.version < _POPULATES:
         yield failure(f"{name}, which has no MADV_POPULATE_WRITE", "install 5.14 or newer")
+    elif machine.version < _NOSWAP:
+        yield good(
+            f"{name}; before 6.4 only the unit vswap@ keeps what a killed worker has just stored "
+            "from being swapped out"
+        )
     elif machine.version < _RESENDS:
         yield good(f"{name}; from 6.9 on the end of a worker is noticed sooner")
     else:

@@ -50,7 +50,8 @@ def swaps(*areas: str) -> str:
 
 OUTCOMES: list[tuple[str, dict[str, str | None], Level, str]] = [
     ("kernel", {"proc/sys/kernel/osrelease": "5.13.0"}, FAILURE, "install 5.14 or newer"),
-    ("kernel", {"proc/sys/kernel/osrelease": "6.1.0-38-amd64"}, OK, "from 6.9 on"),
+    ("kernel", {"proc/sys/kernel/osrelease": "6.1.0-38-amd64"}, OK, "before 6.4 only the unit"),
+    ("kernel", {"proc/sys/kernel/osrelease": "6.8.0"}, OK, "from 6.9 on"),
     ("kernel", {"proc/sys/kernel/osrelease": "6.10.1"}, OK, "the kernel is Linux 6.10.1"),
     ("kernel", {"proc/sys/kernel/osrelease": None}, WARNING, "does not tell its version"),
     ("kernel", {"proc/sys/kernel/osrelease": "odd"}, WARNING, "does not tell its version"),
