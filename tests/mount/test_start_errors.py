@@ -58,8 +58,8 @@ def test_a_bad_mount_point(
     chosen = settings(mount, allow_fusermount=allow_fusermount)
     told, code, said = start_in_vain(chosen, mount, log)
     assert code == 2
-    why = f"error {mount} cannot be used: " if place == "too long" else "error cannot mount on "
-    assert told.startswith(why)
+    unusable = f"error mount point {str(mount)!r} cannot be used: "
+    assert told.startswith(unusable if place == "too long" else "error cannot mount on ")
     assert said == "vswap: " + told.removeprefix("error ")
 
 
