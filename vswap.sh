@@ -87,18 +87,19 @@ run_tests() {
     say "ruff"
     "$bin/ruff" check .
     "$bin/ruff" format --check .
-    say "mypy --strict"
-    "$bin/mypy"
-    say "pytest"
     if (($#)); then
+        say "mypy --strict"
+        "$bin/mypy"
+        say "pytest"
         "$bin/python" -m pytest "$@"
     else
+        say "mypy --strict, pytest"
         run_all "$bin/python"
     fi
 }
 
 # Two lanes, each of them virtual machines first, which take longest, and then what kills and times
-# real devices; and beside them, with what is left of the processors, all the rest.
+# real devices; and beside them, with what is left of the processors, mypy and all the rest.
 run_all() {
     local guests=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py) real=(tests/benchmarks tests/swap)
     local rest="tests --ignore=tests/qemu --ignore=tests/mount ${real[*]/#/--ignore=}"
@@ -106,23 +107,23 @@ run_all() {
     trap stop_lanes EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    start_lane 0 "${guests[*]}" tests/mount
-    start_lane 0 "tests/qemu ${guests[*]/#/--ignore=}" "${real[*]}"
-    start_lane 19 "$rest"
+    start_lane 0 "pytest ${guests[*]}" "pytest tests/mount"
+    start_lane 0 "pytest tests/qemu ${guests[*]/#/--ignore=}" "pytest ${real[*]}"
+    start_lane 19 mypy "pytest $rest"
     end_lanes
     return "$failed"
 }
 
-# Run pytest, niced by $1, for each of the other words, in the background and where a terminal's Ctrl-C
-# does not reach it: `stop_lanes` does. What it says is for later.
+# Run what each of the other words says, a module of Python and its arguments, niced by $1, in the
+# background and where a terminal's Ctrl-C does not reach it: `stop_lanes` does. What it says is for later.
 start_lane() {
     local output
     output=$(mktemp)
     outputs+=("$output")
     setsid nice -n "$1" bash -c '
         failed=0
-        for tests in "${@:2}"; do
-            "$1" -m pytest $tests || failed=$?
+        for command in "${@:2}"; do
+            "$1" -m $command || failed=$?
             ((failed != 2)) || break # interrupted
         done
         exit "$failed"' lane "$python" "${@:2}" </dev/null >"$output" 2>&1 &
