@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from descriptor_support import memory_file
+
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 60.0
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'daemon'}"}
@@ -90,11 +92,7 @@ class Device:
 
     def memory_bytes(self, name: str) -> int:
         """What the daemon's memory file `vswap-NAME` takes, by the kernel's count of blocks."""
-        for fd in Path(f"/proc/{self.status()['worker_pid']}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                if fd.readlink().name.removeprefix("memfd:").startswith(f"vswap-{name}"):
-                    return fd.stat().st_blocks * 512
-        raise AssertionError(f"the daemon has no file vswap-{name}")
+        return memory_file(int(self.status()["worker_pid"]), name).stat().st_blocks * 512
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

@@ -10,15 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from descriptor_support import open_descriptors
 
 from vswap import libc, memfile
 
 PAGE = mmap.PAGESIZE
 MakeFile = Callable[..., int]
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def refuse(*_args: object, code: int = errno.EPERM) -> int:
@@ -83,9 +80,9 @@ def test_a_program_that_is_started_does_not_inherit_it(create: MakeFile) -> None
 
 
 def test_nothing_is_left_but_the_file(create: MakeFile) -> None:
-    before = descriptors()
+    before = open_descriptors()
     create()
-    assert descriptors() == before + 1
+    assert open_descriptors() == before + 1
 
 
 def test_this_kernel_has_resident_ones() -> None:
@@ -114,17 +111,17 @@ def test_a_memfd_is_what_there_is_without_the_right_to_more(
 def test_what_is_no_lack_of_the_kernel_s_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device whose state may be swapped out is not made by chance."""
     monkeypatch.setattr(libc, "fsopen", partial(refuse, code=errno.ENFILE))
-    before = descriptors()
+    before = open_descriptors()
     with pytest.raises(OSError, match="refused"):
         memfile.create("test", PAGE, resident=True)
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_a_size_that_cannot_be_leaves_nothing() -> None:
-    before = descriptors()
+    before = open_descriptors()
     with pytest.raises(OSError, match="Invalid argument"):
         memfile.create("test", -1)
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_an_older_kernel_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +134,8 @@ def test_an_older_kernel_leaves_nothing_half_done(monkeypatch: pytest.MonkeyPatc
         config(fd, command, "no-such-option" if key == "noswap" else key, value)
 
     monkeypatch.setattr(libc, "fsconfig", of_old)
-    before = descriptors()
+    before = open_descriptors()
     fd = memfile.create("test", PAGE, resident=True)
-    assert descriptors() == before + 1
+    assert open_descriptors() == before + 1
     assert memfile.is_swappable(fd)
     os.close(fd)

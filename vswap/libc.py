@@ -102,14 +102,14 @@ PR_SET_IO_FLUSHER = 57
 
 # asm/unistd.h
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-_PROCESS_MADVISE = {"x86_64": 440, "aarch64": 440}
 _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
 
-# The same on all machines: the table of system calls is one for those that came after 5.0
-_ANYWHERE = ("x86_64", "aarch64")
-_FSOPEN = dict.fromkeys(_ANYWHERE, 430)
-_FSCONFIG = dict.fromkeys(_ANYWHERE, 431)
-_FSMOUNT = dict.fromkeys(_ANYWHERE, 432)
+# Those that came after 5.0 have the same number on both machines
+_MACHINES = ("x86_64", "aarch64")
+_FSOPEN = dict.fromkeys(_MACHINES, 430)
+_FSCONFIG = dict.fromkeys(_MACHINES, 431)
+_FSMOUNT = dict.fromkeys(_MACHINES, 432)
+_PROCESS_MADVISE = dict.fromkeys(_MACHINES, 440)
 
 # linux/mount.h
 FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6

@@ -161,10 +161,6 @@ def test_defaults_are_resolved() -> None:
         ({"backing": ""}, "backing '' must be an absolute path"),
         ({"backing": "b.img"}, "backing 'b.img' must be an absolute path"),
         ({"backing": "/b\0"}, "backing '/b\\x00' is no path"),
-        (
-            {"backing": f"/{'n' * 256}"},
-            f"backing '/{'n' * 256}' cannot be used: File name too long",
-        ),
         ({"backing": f"/{LONG}"}, f"backing '/{LONG}' cannot be used: File name too long"),
         ({"backing": "/b\ud800"}, "backing '/b\\ud800' is no path"),
         (

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from descriptor_support import open_descriptors
 
 from vswapd import memory
 from vswapd.messages import Link
@@ -324,7 +325,7 @@ def test_closing_ends_a_fork_server_that_hears_nothing(monkeypatch: pytest.Monke
 def test_a_program_that_is_not_there_is_an_error() -> None:
     """And leaves nothing open: it is tried again and again."""
     gc.collect()  # what other tests have left
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     with pytest.raises(FileNotFoundError):
         ForkServer(["/nowhere/vswap-forks"], "{}")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from descriptor_support import open_descriptors
 
 import vswap
 import vswapd
@@ -60,12 +61,12 @@ def test_an_abstract_address_begins_with_an_at_sign() -> None:
 @pytest.mark.parametrize("nowhere", [None, ""])
 def test_without_systemd_nothing_happens(nowhere: str | None, memfd: int) -> None:
     keeper = Keeper(nowhere)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     keeper.tell("READY=1")
     keeper.store("fuse", memfd)
     keeper.remove("fuse")
     keeper.record(RECORD)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
 
 
 def test_a_systemd_that_is_gone_is_no_error(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from descriptor_support import open_descriptors
 
 from vswap.errors import RequestError
 from vswap.geometry import PAGE_SIZE
@@ -15,10 +16,6 @@ from vswap.store import FetchLane, Findings, Lane, Policy, Store, StoreStatistic
 from vswap.store.backing import MemoryBacking
 from vswap.store.words import FillWords
 from vswapd.warmup import steps, warm_up, warm_up_backing
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def mapped_regions() -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from descriptor_support import memory_file
 from mount.harness import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
@@ -614,12 +615,9 @@ def holds_a_piece(where: bytes, secret: Words) -> bool:
 
 def memory_of(device: Worker, name: str) -> bytes:
     """What the daemon has in one of its memory files, without the pages of zeros."""
-    for link in Path(f"/proc/{device.pid}/fd").iterdir():
-        if link.readlink().name.removeprefix("memfd:").startswith(f"vswap-{name} "):
-            content = link.read_bytes()
-            pages = (content[at : at + PAGE] for at in range(0, len(content), PAGE))
-            return b"".join(page for page in pages if page.count(0) != len(page))
-    raise AssertionError(f"the daemon has no file vswap-{name}")
+    content = memory_file(device.pid, name).read_bytes()
+    pages = (content[at : at + PAGE] for at in range(0, len(content), PAGE))
+    return b"".join(page for page in pages if page.count(0) != len(page))
 
 
 def text(pages: int, marker: bytes) -> bytes:

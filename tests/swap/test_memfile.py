@@ -22,14 +22,9 @@ def swapped(fd: int, name: str, data: bytes) -> int:
     with mmap.mmap(fd, len(data)) as mapping:
         mapping[:] = data
         libc.madvise(libc.address_of(mapping), len(data), MADV_PAGEOUT)
-        found = _field(name, "Swap:")
+        smaps = Path("/proc/self/smaps").read_text().split(f"{name} (deleted)")[1]
         assert mapping[:] == data
-    return found << 10
-
-
-def _field(name: str, field: str) -> int:
-    after = Path("/proc/self/smaps").read_text().split(f"{name} (deleted)")[1]
-    return int(after.split(field)[1].split()[0])
+    return int(smaps.split("Swap:")[1].split()[0]) << 10
 
 
 def test_a_memory_file_is_not_swapped_out(up: Callable[..., Device], memory_corpus: Path) -> None:

@@ -13,11 +13,11 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyfuse3
 import pytest
 import trio
+from descriptor_support import open_descriptors
 
 from vswap.errors import ProtocolError
 from vswap.proto import decode, negotiate
@@ -296,9 +296,9 @@ def test_descriptors_are_not_inherited(bridged: Bridged) -> None:
 
 def test_closing_closes_both_ends() -> None:
     gc.collect()  # what other tests have left
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     Bridge(-1, unkept).close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
 
 
 # --- The real pyfuse3 ------------------------------------------------------------------
@@ -444,8 +444,8 @@ def test_pyfuse3_can_be_started_again(report: Report) -> None:
     for _ in range(3):
         kernel, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with kernel, device:
-            before = len(list(Path("/proc/self/fd").iterdir()))
+            before = open_descriptors()
             bridge = Bridge(device.fileno(), unkept)
             with_pyfuse3(Bridged(bridge, kernel, []), report, act)
             bridge.close()
-            assert len(list(Path("/proc/self/fd").iterdir())) == before
+            assert open_descriptors() == before
