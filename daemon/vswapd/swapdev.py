@@ -47,7 +47,8 @@ __all__ = [
 
 MIN_SWAP_SIZE = 40 << 10  # mkswap's: ten pages
 PROGRAM_SECONDS = 30.0
-SWAPOFF_MARGIN = 32 << 20  # what the machine is left with, beyond the pages that come back
+SWAPOFF_MARGIN = (8 << 20, 32 << 20)
+"""The least and the most that a machine is to be left with; between them, as much as comes back."""
 _LABEL_CHARS = 16
 _LABEL = slice(1052, 1052 + _LABEL_CHARS)  # union swap_header, include/linux/swap.h
 _SWAP = b"SWAPSPACE2"
@@ -207,7 +208,8 @@ def shortage(area: SwapArea, areas: Sequence[SwapArea], available: int) -> int:
     if not area.used:
         return 0
     elsewhere = sum(other.size - other.used for other in areas if other.path != area.path)
-    return max(0, area.used + SWAPOFF_MARGIN - available - elsewhere)
+    least, most = SWAPOFF_MARGIN
+    return max(0, area.used + min(max(least, area.used), most) - available - elsewhere)
 
 
 def unescape(field: bytes) -> str:

@@ -91,6 +91,10 @@ def test_unescape(raw: bytes, text: str) -> None:
         (100, [], 132, 0),
         (100, [], 131, 1),
         (100, [], 0, 132),
+        (20, [], 39, 1),  # as much again
+        (20, [], 40, 0),
+        (1, [], 8, 1),  # not to be stuck with the last page of a small machine
+        (1, [], 9, 0),
         (100, [(50, 20)], 100, 2),
         (100, [(50, 20), (9, 7)], 100, 0),
     ],
