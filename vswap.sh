@@ -101,14 +101,14 @@ run_tests() {
 # Two lanes, each of them virtual machines first, which take longest, and then what kills and times
 # real devices; and beside them, with what is left of the processors, mypy and all the rest.
 run_all() {
-    local pressure=tests/qemu/test_pressure.py real=(tests/benchmarks tests/swap)
+    local guests=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py) real=(tests/benchmarks tests/swap)
     local rest="tests --ignore=tests/qemu --ignore=tests/mount ${real[*]/#/--ignore=}"
     python=$1 lanes=() outputs=() failed=0
     trap stop_lanes EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    start_lane 0 "pytest $pressure" "pytest tests/mount"
-    start_lane 0 "pytest tests/qemu --ignore=$pressure" "pytest ${real[*]}"
+    start_lane 0 "pytest ${guests[*]}" "pytest tests/mount"
+    start_lane 0 "pytest tests/qemu ${guests[*]/#/--ignore=}" "pytest ${real[*]}"
     start_lane 19 mypy "pytest $rest"
     end_lanes
     return "$failed"

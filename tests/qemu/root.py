@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,17 +135,21 @@ def _base() -> Path:
 def _make_base(folder: Path) -> None:
     tree = folder / "tree"
     sources = [source for source in SOURCES if Path(source).exists()][:1]
-    debian(
-        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
-        *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
-        *(SUITE, str(tree), *sources),
-    )
-    wheels = tree / "opt/wheels"
+    wheels = folder / "wheels"
     requirements = ROOT / "requirements/run.txt"
-    _pip(
-        *("wheel", "--require-hashes", "--no-build-isolation", "--requirement", str(requirements)),
-        *("--wheel-dir", str(wheels)),
-    )
+    with ThreadPoolExecutor() as pool:  # either takes half a minute
+        packages = pool.submit(
+            _pip,
+            *("wheel", "--require-hashes", "--no-build-isolation", "--requirement"),
+            *(str(requirements), "--wheel-dir", str(wheels)),
+        )
+        debian(
+            *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
+            *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+            *(SUITE, str(tree), *sources),
+        )
+        packages.result()
+    wheels = wheels.rename(tree / "opt/wheels")
     _in(tree, "python3", "-m", "venv", "/opt/vswap")
     names = [f"/opt/wheels/{wheel.name}" for wheel in wheels.glob("*.whl")]
     _in(tree, "/opt/vswap/bin/pip", "install", "--no-index", "--no-deps", *names)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qemu.conftest import Boot, Tell
 from qemu.stack import MIB, Stack, judged, wait_filled
 
-HOG_MIB = 112
-STAYS_MIB = 48
+HOG_MIB = 144
+STAYS_MIB = 56
 SECONDS = 200.0
 
 ZRAM_ON = """

@@ -13,6 +13,7 @@ from qemu.guest import Drive
 from qemu.stack import MIB, Stack, hog_command, judged
 
 DISK_MIB = 384
+MEMORY = 288
 SECTOR = 512
 SECONDS = 250.0
 EIO = 5
@@ -45,10 +46,10 @@ def test_a_failing_disk_loses_no_page_silently(
     kind: str, boot: Boot, tmp_path: Path, tell: Tell
 ) -> None:
     node = failing(tmp_path / "disk", kind, every_mib=4 if kind == "write" else 8)
-    guest = boot(memory=288, drives=[Drive(node)], expected=told, seconds=400.0)
+    guest = boot(memory=MEMORY, drives=[Drive(node)], expected=told, seconds=400.0)
     stack = Stack(guest)
     stack.up("--size", "768M", "--memory-limit", "32M", "--backing", "/dev/vdb")
-    hog = guest.run(*hog_command(288 + 40, "--passes", "1"), seconds=SECONDS)
+    hog = guest.run(*hog_command(MEMORY, "--passes", "1"), seconds=SECONDS)
     stats = stack.status()["stats"]
     assert stats["writeback_pages"] > 0
     assert stats["failed_writes"] == 0
