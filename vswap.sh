@@ -101,7 +101,7 @@ run_tests() {
 # Two lanes, each of them virtual machines first, which take longest, and then what kills and times
 # real devices; and beside them, with what is left of the processors, mypy and all the rest.
 run_all() {
-    local guests=(tests/qemu/test_pressure.py tests/qemu/test_from_host.py) real=(tests/benchmarks tests/swap)
+    local guests=(tests/qemu/test_pressure.py tests/qemu/test_beside_zram.py) real=(tests/benchmarks tests/swap)
     local rest="tests --ignore=tests/qemu --ignore=tests/mount ${real[*]/#/--ignore=}"
     python=$1 lanes=() outputs=() failed=0
     trap stop_lanes EXIT

@@ -11,7 +11,6 @@ from typing import Any
 from qemu.guest import Done, Guest, Job
 
 __all__ = [
-    "FILL_SECONDS",
     "GROUP",
     "MIB",
     "PASSES",

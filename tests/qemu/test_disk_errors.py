@@ -15,18 +15,17 @@ from qemu.stack import MIB, Stack, hog_command, judged
 DISK_MIB = 384
 MEMORY = 288
 SECTOR = 512
+EVERY = 4 * MIB
 SECONDS = 250.0
 EIO = 5
 READ_ERROR = 3  # how a hog ends that could not have a page
 
 
-def failing(path: Path, kind: str, every_mib: int) -> dict[str, Any]:
-    """A disk of which one sector in so many MiB cannot be read, or written; not in the first."""
+def failing(path: Path, kind: str) -> dict[str, Any]:
+    """A disk of which one sector in `EVERY` bytes cannot be read, or written; not in the first."""
     path.touch()
     os.truncate(path, DISK_MIB * MIB)
-    sectors = range(
-        (2 * MIB + MIB // 2) // SECTOR, DISK_MIB * MIB // SECTOR, every_mib * MIB // SECTOR
-    )
+    sectors = range((2 * MIB + MIB // 2) // SECTOR, DISK_MIB * MIB // SECTOR, EVERY // SECTOR)
     return {
         "driver": "blkdebug",
         "image": {"driver": "file", "filename": str(path)},
@@ -45,7 +44,7 @@ def told(line: str) -> bool:
 def test_a_failing_disk_loses_no_page_silently(
     kind: str, boot: Boot, tmp_path: Path, tell: Tell
 ) -> None:
-    node = failing(tmp_path / "disk", kind, every_mib=4 if kind == "write" else 8)
+    node = failing(tmp_path / "disk", kind)
     guest = boot(memory=MEMORY, drives=[Drive(node)], expected=told, seconds=400.0)
     stack = Stack(guest)
     stack.up("--size", "768M", "--memory-limit", "32M", "--backing", "/dev/vdb")

@@ -14,6 +14,7 @@ SYSTEMD = "/lib/systemd/systemd"
 UP_SECONDS = 90.0
 STOP_SECONDS = 30.0
 OFF_SECONDS = 60.0
+SAID = "/run/said"
 
 
 def started(boot: Boot) -> Guest:
@@ -22,7 +23,7 @@ def started(boot: Boot) -> Guest:
         memory=448,
         init=SYSTEMD,
         parameters="systemd.show_status=1",
-        seconds=400.0,
+        seconds=600.0,
         expected=cut_off,
     )
     guest.run("systemctl", "is-active", "--wait", "swap.target", seconds=UP_SECONDS)
@@ -39,7 +40,7 @@ KEEP = """
 import hashlib, pathlib, sys, time
 kept, was = [], hashlib.sha256()
 with open("/opt/test/corpus", "rb") as file:
-    for _ in range(56):
+    for _ in range(40):
         kept.append(file.read(1 << 20))
         was.update(kept[-1])
 print("ready", flush=True)
@@ -84,7 +85,7 @@ def pushed_out(guest: Guest) -> Job:
     """
     guest.sh("rm -f /run/look")
     job = ready(guest, KEEP, before=within(32))
-    assert Stack(guest).used_mib() > 20
+    assert Stack(guest).used_mib() > 10
     guest.sh(f"echo max >{GROUP}/memory.max")
     return job
 
@@ -106,7 +107,7 @@ def all_processes_are_killed(guest: Guest) -> None:
         assert time.monotonic() < end, guest.run("systemctl", "status", UNIT).stdout
         guest.run("sleep", "1")
     assert guest.sh("grep -c /dev/loop /proc/swaps").strip() == "1"
-    assert Stack(guest).used_mib() == out
+    assert abs(Stack(guest).used_mib() - out) <= 1
     Stack(guest).check()
 
 
@@ -119,23 +120,32 @@ def stops(guest: Guest) -> None:
     assert guest.run("pgrep", "vswap-").returncode == 1
 
 
-LONG_STOP = r"(/stop running|stop job is running[^(]*) \((\d+min|[3-9]\ds|\d{3,}s)"
+def swaps(guest: Guest) -> None:
+    """Let a service run that has pages on the device, by its limit, which stays."""
+    guest.write("/tmp/script.py", KEEP)
+    guest.sh(f"rm -f /run/look {SAID}")
+    guest.run(
+        *("systemd-run", "--quiet", "--unit", "keeper", "-p", f"StandardOutput=truncate:{SAID}"),
+        *("-p", "MemoryMax=32M", "python3", "/tmp/script.py"),
+    ).ok()
+    guest.sh(f"until grep -qs ready {SAID}; do sleep 1; done", seconds=UP_SECONDS)
+    assert Stack(guest).used_mib() > 10
 
 
 def goes_down(guest: Guest, how: str, tell: Tell) -> None:
-    """Pages that somebody still has lie on the device, and are brought back first."""
-    pushed_out(guest)
-    guest.sh("until pgrep -x vswap-standby; do sleep 1; done")  # it is made in what time there is
+    """What lies on the device is brought back or freed first, then its daemon ends."""
+    before = len(guest.console.read_bytes())
     began = time.monotonic()
     guest.start("systemctl", how)
     guest.wait_end(OFF_SECONDS)
     took = time.monotonic() - began
-    console = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", guest.console.read_text(errors="replace"))
-    assert not re.search(LONG_STOP, console)
-    assert "Read-error on swap" not in console
-    assert "Stopped vswap@swap0" in console  # systemd shortens the rest
-    assert not re.search("Waiting for process.*vswap", console)  # it has ended by itself
     tell(f"{how} while swapped: {took:.1f} s")
+    assert took < STOP_SECONDS  # and so did every stop job; systemd cuts its lines where they tell
+    console = guest.console.read_bytes()[before:].decode(errors="replace")
+    console = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", console)
+    assert "Read-error on swap" not in console
+    assert re.search("Unmounted run-vswap-swap0.*Stopped vswap@swap0", console, re.DOTALL), console
+    assert not re.search("Waiting for process.*vswap", console)  # it has ended by itself
 
 
 def test_from_boot_to_reboot(boot: Boot, tell: Tell) -> None:
@@ -153,6 +163,7 @@ def test_from_boot_to_reboot(boot: Boot, tell: Tell) -> None:
     stops(guest)
     looks(guest, keeper)
     guest.sh(f"systemctl start {UNIT}", seconds=UP_SECONDS)
+    swaps(guest)  # if it were not stopped first, `down` would refuse: its limit is too low
     goes_down(guest, "reboot", tell)
 
 
@@ -180,4 +191,5 @@ def test_from_a_stop_that_is_refused_to_poweroff(boot: Boot, tell: Tell) -> None
     assert guest.sh("pgrep -x vswap-keeper").strip() == main
     looks(guest, keeper)
     guest.sh(f"rm -r /run/systemd/system/{UNIT}.d && systemctl daemon-reload")
+    pushed_out(guest)  # who is not stopped, for he is no service
     goes_down(guest, "poweroff", tell)
