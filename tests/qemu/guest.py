@@ -300,6 +300,12 @@ class Guest:
         if status:
             self.fail(f"qemu was ended: {status}")
 
+    def limit(self, seconds: float) -> None:
+        """It is killed when so much time has passed from now, whatever was said before."""
+        self._limit.cancel()
+        self._limit = threading.Timer(seconds, self._process.kill)
+        self._limit.start()
+
     def stop(self) -> None:
         """The end of it, whatever it does."""
         self._limit.cancel()

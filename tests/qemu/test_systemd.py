@@ -40,7 +40,7 @@ KEEP = """
 import hashlib, pathlib, sys, time
 kept, was = [], hashlib.sha256()
 with open("/opt/test/corpus", "rb") as file:
-    for _ in range(40):
+    for _ in range(int(sys.argv[1])):
         kept.append(file.read(1 << 20))
         was.update(kept[-1])
 print("ready", flush=True)
@@ -60,31 +60,31 @@ def missing():  # what `down` asks for: room for what is out, and as much again,
     out = used - kib(r"SwapCached: +(\\d+)", "/proc/meminfo")
     return out + min(out, 32 << 10) - kib(r"MemAvailable: +(\\d+)", "/proc/meminfo")
 taken = []
-while missing() < 12 << 10:
+while missing() < 24 << 10:
     taken.append(b"x" * (1 << 20))
 print("ready", flush=True)
 time.sleep(600)
 """
 
 
-def ready(guest: Guest, script: str, before: str = ":") -> Job:
+def ready(guest: Guest, script: str, words: str = "", before: str = ":") -> Job:
     """A program in Python that has come to its point, and stays there."""
     guest.write("/tmp/script.py", script)
-    job = guest.start("sh", "-c", f"{before}; exec python3 /tmp/script.py")
+    job = guest.start("sh", "-c", f"{before}; exec python3 /tmp/script.py {words}")
     while "ready" not in job.text(1):
         assert job.poll(), job.wait()
         guest.run("sleep", "0.5")
     return job
 
 
-def pushed_out(guest: Guest) -> Job:
+def pushed_out(guest: Guest, mib: int = 40) -> Job:
     """Somebody whose pages lie on the device, who will look at them once there is /run/look.
 
     The limit of his group has put them there, and is lifted then: systemd's, who has to start and
     stop the unit, are not there.
     """
     guest.sh("rm -f /run/look")
-    job = ready(guest, KEEP, before=within(32))
+    job = ready(guest, KEEP, str(mib), before=within(32))
     assert Stack(guest).used_mib() > 10
     guest.sh(f"echo max >{GROUP}/memory.max")
     return job
@@ -126,7 +126,7 @@ def swaps(guest: Guest) -> None:
     guest.sh(f"rm -f /run/look {SAID}")
     guest.run(
         *("systemd-run", "--quiet", "--unit", "keeper", "-p", f"StandardOutput=truncate:{SAID}"),
-        *("-p", "MemoryMax=32M", "python3", "/tmp/script.py"),
+        *("-p", "MemoryMax=32M", "python3", "/tmp/script.py", "40"),
     ).ok()
     guest.sh(f"until grep -qs ready {SAID}; do sleep 1; done", seconds=UP_SECONDS)
     assert Stack(guest).used_mib() > 10
@@ -178,7 +178,7 @@ def test_from_a_stop_that_is_refused_to_poweroff(boot: Boot, tell: Tell) -> None
     """It leaves everything as it is, and a start takes the device back."""
     guest = started(boot)
     guest.sh(QUICKLY)
-    keeper = pushed_out(guest)
+    keeper = pushed_out(guest, 56)  # `down` then asks for more than there may be by chance
     taker = ready(guest, TAKE)
     guest.run("systemctl", "stop", UNIT, seconds=UP_SECONDS)
     assert "not enough memory to take back" in guest.sh(JOURNAL)
